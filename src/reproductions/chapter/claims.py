@@ -1,0 +1,447 @@
+"""Claims and verdicts: what the paper says, what we measured, and whether the two agree.
+
+A chapter lists the paper's claims before anything is measured, then settles each one with
+measurements. A measurement is a number (or a yes/no), the criterion it has to meet, and the drift
+that a run on another machine may show. The verdict follows from the criteria:
+
+========================  ======================================================================
+reproduced                every criterion is met
+qualified                 every criterion is met, but for another reason or in a narrower range
+                          than the paper says; ``because`` says which
+not reproduced            some criterion is not met
+not run here              nothing was measured; ``because`` says why
+stored, not re-run here   a data set is missing in this run; the stored book has the value
+========================  ======================================================================
+
+The table is one notebook output: data of the MIME type ``CLAIMS_MIME``, from which the HTML and
+the text beside it are rendered (and can be rendered again, to check that nobody edited them).
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+__all__ = [
+    "CLAIMS_MIME",
+    "VERDICTS",
+    "Claims",
+    "Criterion",
+    "Measurement",
+    "above",
+    "at_least",
+    "at_most",
+    "below",
+    "between",
+    "equals",
+    "holds",
+    "measured",
+    "near",
+    "render_html",
+    "render_text",
+    "reported",
+]
+
+CLAIMS_MIME = "application/vnd.reproductions.claims+json"
+
+REPRODUCED, QUALIFIED, NOT_REPRODUCED = "reproduced", "qualified", "not reproduced"
+NOT_RUN, STORED = "not run here", "stored, not re-run here"
+#: verdict -> (symbol, CSS class): never color alone.
+VERDICTS = {
+    REPRODUCED: ("✓", "repro-reproduced"),
+    QUALIFIED: ("◐", "repro-qualified"),
+    NOT_REPRODUCED: ("✗", "repro-not-reproduced"),
+    NOT_RUN: ("–", "repro-not-run"),
+    STORED: ("○", "repro-stored"),
+}
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """The set of values that count as agreement: an interval, a truth, or nothing at all.
+
+    ``kind`` is ``interval`` (from ``low`` to ``high``, ends included or not), ``holds`` (the value
+    must be true), ``equals`` (a whole number or text, exactly) or ``reported`` (no criterion: the
+    value is shown, and decides nothing).
+    """
+
+    kind: str
+    text: str
+    low: float | None = None
+    high: float | None = None
+    open: bool = False
+    target: Any = None
+
+    def met(self, value: float | bool | str) -> bool:
+        """Whether ``value`` agrees. NaN agrees with nothing."""
+        if self.kind == "holds":
+            return value is True
+        if self.kind == "equals":
+            return value == self.target
+        if self.kind == "reported":
+            return True
+        if math.isnan(value):
+            return False
+        low = -math.inf if self.low is None else self.low
+        high = math.inf if self.high is None else self.high
+        return low < value < high if self.open else low <= value <= high
+
+    def distance_to_edge(self, value: float) -> float:
+        """How far ``value`` may move before the answer of ``met`` changes (intervals only)."""
+        edges = [e for e in (self.low, self.high) if e is not None]
+        return min(abs(value - e) for e in edges)
+
+
+def near(target: float, *, abs: float = 0.0, rel: float = 0.0) -> Criterion:
+    """Within ``abs + rel |target|`` of ``target``."""
+    width = abs + rel * math.fabs(target)
+    if not width > 0:
+        raise ValueError(f"near({target!r}) needs abs or rel above 0; use equals for exactness")
+    text = f"{_number(target)} ± {_number(width)}"
+    return Criterion("interval", text, target - width, target + width)
+
+
+def below(bound: float) -> Criterion:
+    """Strictly less than ``bound``."""
+    return Criterion("interval", f"< {_number(bound)}", high=float(bound), open=True)
+
+
+def above(bound: float) -> Criterion:
+    """Strictly greater than ``bound``."""
+    return Criterion("interval", f"> {_number(bound)}", low=float(bound), open=True)
+
+
+def at_most(bound: float) -> Criterion:
+    """No more than ``bound``."""
+    return Criterion("interval", f"≤ {_number(bound)}", high=float(bound))
+
+
+def at_least(bound: float) -> Criterion:
+    """No less than ``bound``."""
+    return Criterion("interval", f"≥ {_number(bound)}", low=float(bound))
+
+
+def between(low: float, high: float) -> Criterion:
+    """From ``low`` to ``high``, ends included."""
+    if not low < high:
+        raise ValueError(f"between({low!r}, {high!r}) is empty; give the smaller number first")
+    text = f"in [{_number(low)}, {_number(high)}]"
+    return Criterion("interval", text, float(low), float(high))
+
+
+def holds() -> Criterion:
+    """True: a proof that went through, an ordering that holds."""
+    return Criterion("holds", "holds")
+
+
+def equals(target: int | str) -> Criterion:
+    """Exactly this whole number or text."""
+    return Criterion("equals", f"= {target}", target=target)
+
+
+def reported() -> Criterion:
+    """No criterion: the number is part of the story and decides nothing."""
+    return Criterion("reported", "reported only")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One measured value with its criterion and the drift a re-run may show."""
+
+    label: str
+    value: float | bool | str
+    criterion: Criterion
+    paper: float | str | None = None
+    unit: str = ""
+    drift: Mapping[str, float] = field(default_factory=dict)
+    spread: tuple[float, float] | None = None
+    n_seeds: int | None = None
+
+    @property
+    def met(self) -> bool:
+        """Whether the criterion is met."""
+        return self.criterion.met(self.value)
+
+
+def measured(
+    label: str,
+    value: Any,
+    criterion: Criterion,
+    *,
+    paper: float | str | None = None,
+    unit: str = "",
+    drift: float | None = None,
+    drift_rel: float | None = None,
+    spread: Sequence[float] | None = None,
+    n_seeds: int | None = None,
+) -> Measurement:
+    """Measure: a label, a value, what would count as agreement, and how far a re-run may move.
+
+    Args:
+        label: what was measured, in a few words.
+        value: a number, a bool or a short text (0-d arrays and tensors are converted).
+        criterion: ``near``, ``below``, ``above``, ``between``, ``holds``, ``equals``, ``reported``.
+        paper: the paper's own number, or its words.
+        unit: unit of value and paper.
+        drift: absolute drift that a re-run may show.
+        drift_rel: relative drift; 1e-3 where neither is given. Drift tolerances add up.
+        spread: (low, high) of the value over seeds, folds or a bootstrap.
+        n_seeds: how many seeds (runs, folds) the value summarizes.
+
+    Raises:
+        ValueError: the drift reaches the edge of the criterion, so a re-run could change the
+            verdict and still count as unchanged; or a yes/no criterion got a number.
+    """
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, int) and not isinstance(value, bool) and criterion.kind == "interval":
+        value = float(value)
+    if criterion.kind == "holds" and not isinstance(value, bool):
+        raise ValueError(f"{label}: holds() needs True or False, got {value!r}")
+    numeric = isinstance(value, float)
+    if drift is None and drift_rel is None:
+        drift_rel = 1e-3 if numeric else 0.0
+    moves = {"abs": float(drift or 0.0), "rel": float(drift_rel or 0.0)}
+    if min(moves.values()) < 0 or not all(map(math.isfinite, moves.values())):
+        raise ValueError(f"{label}: drift must be a number of at least 0, got {drift or drift_rel}")
+    if criterion.kind == "interval":
+        if not numeric:
+            raise ValueError(f"{label}: an interval needs a number, got {value!r}")
+        if not math.isnan(value):
+            reach = moves["abs"] + moves["rel"] * abs(value)
+            room = criterion.distance_to_edge(value)
+            if reach >= room:
+                raise ValueError(
+                    f"{label}: a drift of {reach:.3g} reaches the edge of the criterion "
+                    f"({criterion.text}), {room:.3g} away from {value!r}; tighten the drift, or "
+                    "state the claim with a wider margin"
+                )
+    if spread is not None:
+        spread = (float(spread[0]), float(spread[1]))
+    return Measurement(label, value, criterion, paper, unit, moves, spread, n_seeds)
+
+
+class Claims:
+    """The claims of one chapter: listed first, settled one by one, shown as a table.
+
+    Args:
+        chapter: the chapter's name, which is its file's name without ending.
+        statements: id -> (statement in our words, source in the paper), in order.
+    """
+
+    def __init__(self, chapter: str, statements: Mapping[str, tuple[str, str]]) -> None:
+        self.chapter = chapter
+        self._statements = dict(statements)
+        self._rows: dict[str, dict[str, Any]] = {}
+        self._shown: set[str] = set()
+
+    def settle(self, id: str, *measurements: Measurement, qualified: str = "") -> None:
+        """Settle claim ``id`` by measurements; ``qualified`` says why a met claim is qualified."""
+        if not measurements:
+            raise ValueError(f"claim {id} was settled without a measurement; use not_run(id, why)")
+        if all(m.criterion.kind == "reported" for m in measurements):
+            raise ValueError(f"claim {id} has no criterion: no measurement of it could fail")
+        met = all(m.met for m in measurements)
+        verdict = (QUALIFIED if qualified else REPRODUCED) if met else NOT_REPRODUCED
+        self._store(id, verdict, qualified, measurements)
+
+    def not_run(self, id: str, because: str, *quoted: Measurement) -> None:
+        """Record that claim ``id`` was not run, and why."""
+        if not because:
+            raise ValueError(f"claim {id} is not run: say why")
+        self._store(id, NOT_RUN, because, quoted)
+
+    def stored(self, *ids: str, because: str) -> None:
+        """Record that these claims need a data set that this run does not have."""
+        for id in ids:
+            self._store(id, STORED, because, ())
+
+    def _store(
+        self, id: str, verdict: str, because: str, measurements: Sequence[Measurement]
+    ) -> None:
+        if id not in self._statements:
+            known = ", ".join(self._statements)
+            raise ValueError(f"claim {id!r} is not listed in this chapter; listed are {known}")
+        statement, source = self._statements[id]
+        self._rows[id] = {
+            "id": id,
+            "statement": statement,
+            "source": source,
+            "verdict": verdict,
+            "because": because,
+            "measurements": [_measurement_data(m) for m in measurements],
+        }
+        self._shown.discard(id)
+
+    def data(self, *ids: str, complete: bool = False) -> dict[str, Any]:
+        """The rows ``ids`` (all that are settled when none is named) as plain data."""
+        rows = [
+            self._rows[i] for i in self._statements if i in self._rows and (not ids or i in ids)
+        ]
+        return {"schema": 1, "chapter": self.chapter, "complete": complete, "rows": rows}
+
+    def show(self, *ids: str) -> None:
+        """Display the named rows, or those settled since the last call."""
+        chosen = ids or tuple(i for i in self._rows if i not in self._shown)
+        missing = [i for i in chosen if i not in self._rows]
+        if missing or not chosen:
+            raise ValueError(
+                f"nothing to show: claims {', '.join(missing) or '(none)'} not settled"
+            )
+        self._shown.update(chosen)
+        _display(self.data(*chosen))
+
+    def table(self) -> None:
+        """Display the whole table; every listed claim must have been settled."""
+        open_claims = [i for i in self._statements if i not in self._rows]
+        if open_claims:
+            raise ValueError(
+                f"claims {', '.join(open_claims)} have no verdict yet; settle each one or say "
+                "not_run(id, why)"
+            )
+        _display(self.data(complete=True))
+
+
+def _display(data: dict[str, Any]) -> None:
+    from IPython.display import display
+
+    bundle = {CLAIMS_MIME: data, "text/html": render_html(data), "text/plain": render_text(data)}
+    display(bundle, raw=True)
+
+
+def _measurement_data(m: Measurement) -> dict[str, Any]:
+    data = asdict(m)
+    data["drift"] = dict(m.drift)
+    data["spread"] = None if m.spread is None else [_plain(s) for s in m.spread]
+    data["value"] = _plain(m.value)
+    data["criterion"] = {k: v for k, v in data["criterion"].items() if v not in (None, False)}
+    return {**data, "met": m.met}
+
+
+def _plain(value: float | bool | str) -> float | bool | str:
+    """JSON has no NaN or infinity: those are stored as text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def _number(value: float) -> str:
+    """A number for people: six significant digits, a proper minus sign, no trailing zeros."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        value = int(value)
+    text = str(value) if isinstance(value, int) else f"{value:.6g}"
+    mantissa, e, exponent = text.partition("e")
+    if e:
+        text = f"{mantissa}·10{_superscript(int(exponent))}"
+    return text.replace("-", "−")
+
+
+def _superscript(value: int) -> str:
+    return str(value).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def _digits_for(measurement: Mapping[str, Any]) -> int:
+    """Significant digits worth printing: none below the drift that a re-run may show."""
+    value = measurement["value"]
+    drift = measurement["drift"]["abs"] + measurement["drift"]["rel"] * abs(value)
+    if value == 0 or drift <= 0:
+        return 6
+    return max(2, min(12, 1 + math.floor(math.log10(abs(value))) - math.floor(math.log10(drift))))
+
+
+def _rounded(value: float | str, digits: int) -> str:
+    if isinstance(value, str):
+        return value
+    text = _number(float(f"{value:.{digits}g}")) if digits <= 6 else f"{value:.{digits}g}"
+    return text.replace("-", "−")
+
+
+def _value_text(measurement: Mapping[str, Any]) -> str:
+    value = measurement["value"]
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int):
+        return str(value)
+    digits = _digits_for(measurement)
+    text = _rounded(value, digits)
+    if measurement["unit"]:
+        text += f" {measurement['unit']}"
+    extra = []
+    if measurement["spread"] is not None:
+        extra.append(" to ".join(_rounded(s, digits) for s in measurement["spread"]))
+    if measurement["n_seeds"] is not None:
+        extra.append(f"n = {measurement['n_seeds']}")
+    return f"{text} ({', '.join(extra)})" if extra else text
+
+
+def _paper_text(measurement: Mapping[str, Any]) -> str:
+    paper = measurement["paper"]
+    if paper is None:
+        return "not given"
+    if isinstance(paper, str):
+        return paper
+    unit = f" {measurement['unit']}" if measurement["unit"] else ""
+    return (str(paper) if not isinstance(paper, int) else f"{paper}").replace("-", "−") + unit
+
+
+def render_text(data: Mapping[str, Any]) -> str:
+    """The claims as plain text: one block a claim, one line a measurement."""
+    lines = []
+    for row in data["rows"]:
+        symbol, _ = VERDICTS[row["verdict"]]
+        lines.append(
+            f"{symbol} {row['id']}  {row['verdict']}: {row['statement']} ({row['source']})"
+        )
+        if row["because"]:
+            lines.append(f"     because: {row['because']}")
+        for m in row["measurements"]:
+            lines.append(
+                f"     {'+' if m['met'] else '-'} {m['label']}: {_value_text(m)}"
+                f" | criterion {m['criterion']['text']} | paper {_paper_text(m)}"
+            )
+    return "\n".join(lines)
+
+
+def render_html(data: Mapping[str, Any]) -> str:
+    """The claims as an HTML table; rows of the complete table carry the anchors ``claim-ID``."""
+    body = "".join(_row_html(row, data["complete"]) for row in data["rows"])
+    return (
+        '<div class="repro-claims"><table class="repro-claims-table"><thead><tr>'
+        '<th scope="col">Claim</th><th scope="col">Verdict</th><th scope="col">What was measured'
+        '</th><th scope="col">Value</th><th scope="col">Criterion</th><th scope="col">Paper</th>'
+        f"</tr></thead>{body}</table></div>"
+    )
+
+
+def _row_html(row: Mapping[str, Any], anchored: bool) -> str:
+    symbol, css = VERDICTS[row["verdict"]]
+    span = max(1, len(row["measurements"]))
+    anchor = f' id="claim-{html.escape(row["id"])}"' if anchored else ""
+    because = (
+        f'<div class="repro-because">{html.escape(row["because"])}</div>' if row["because"] else ""
+    )
+    head = (
+        f'<th scope="rowgroup" rowspan="{span}"><span class="repro-id">{html.escape(row["id"])}'
+        f"</span> {html.escape(row['statement'])}"
+        f' <span class="repro-source">{html.escape(row["source"])}</span></th>'
+        f'<td rowspan="{span}"><span class="repro-verdict {css}">{symbol} {row["verdict"]}</span>'
+        f"{because}</td>"
+    )
+    cells = [_measurement_html(m) for m in row["measurements"]] or ['<td colspan="4"></td>']
+    rows = "".join(f"<tr>{head if k == 0 else ''}{c}</tr>" for k, c in enumerate(cells))
+    return f"<tbody{anchor}>{rows}</tbody>"
+
+
+def _measurement_html(m: Mapping[str, Any]) -> str:
+    mark = "" if m["met"] else ' <span class="repro-unmet">(not met)</span>'
+    return (
+        f"<td>{html.escape(m['label'])}</td>"
+        f'<td class="repro-number">{html.escape(_value_text(m))}{mark}</td>'
+        f'<td class="repro-number">{html.escape(m["criterion"]["text"])}</td>'
+        f'<td class="repro-number">{html.escape(_paper_text(m))}</td>'
+    )

@@ -1,0 +1,1 @@
+"""Mathematics, models and experiments of one paper each, without notebooks."""
