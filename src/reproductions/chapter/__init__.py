@@ -1,5 +1,6 @@
 """What a notebook needs besides mathematics: profile, claims and verdicts, datasets, figures."""
 
+from reproductions.chapter import datasets
 from reproductions.chapter.claims import (
     Claims,
     above,
@@ -15,6 +16,7 @@ from reproductions.chapter.claims import (
 )
 from reproductions.chapter.figures import figure
 from reproductions.chapter.profile import PROFILES, Run, begin
+from reproductions.chapter.source import show_source
 
 __all__ = [
     "PROFILES",
@@ -26,10 +28,12 @@ __all__ = [
     "begin",
     "below",
     "between",
+    "datasets",
     "equals",
     "figure",
     "holds",
     "measured",
     "near",
     "reported",
+    "show_source",
 ]

@@ -238,15 +238,24 @@ class Claims:
         self._rows: dict[str, dict[str, Any]] = {}
         self._shown: set[str] = set()
 
-    def settle(self, id: str, *measurements: Measurement, qualified: str = "") -> None:
-        """Settle claim ``id`` by measurements; ``qualified`` says why a met claim is qualified."""
+    def settle(
+        self, id: str, *measurements: Measurement, qualified: str = "", note: str = ""
+    ) -> None:
+        """Settle claim ``id`` by measurements.
+
+        Args:
+            id: one of the listed claims.
+            measurements: at least one of them with a criterion that could fail.
+            qualified: in what narrower sense the claim holds, if all criteria are met.
+            note: a remark that does not change the verdict.
+        """
         if not measurements:
             raise ValueError(f"claim {id} was settled without a measurement; use not_run(id, why)")
         if all(m.criterion.kind == "reported" for m in measurements):
             raise ValueError(f"claim {id} has no criterion: no measurement of it could fail")
         met = all(m.met for m in measurements)
         verdict = (QUALIFIED if qualified else REPRODUCED) if met else NOT_REPRODUCED
-        self._store(id, verdict, qualified, measurements)
+        self._store(id, verdict, " ".join(filter(None, [qualified, note])), measurements)
 
     def not_run(self, id: str, because: str, *quoted: Measurement) -> None:
         """Record that claim ``id`` was not run, and why."""

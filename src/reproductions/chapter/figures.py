@@ -19,6 +19,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 __all__ = [
     "FIGURE_MIME",
@@ -63,6 +64,13 @@ class Ink:
             ax.axvline(x, color=self.paper, lw=1.0, ls=(0, (1, 2)), zorder=1)
         if y is not None:
             ax.axhline(y, color=self.paper, lw=1.0, ls=(0, (1, 2)), zorder=1)
+
+    def frame(
+        self, ax: Any, x: tuple[float, float], y: tuple[float, float], **style: Any
+    ) -> Rectangle:
+        """Draw the box x × y, dashed and empty unless ``style`` says otherwise."""
+        style = {"fill": False, "ls": "--", "ec": self.text, "lw": 1.0} | style
+        return ax.add_patch(Rectangle((x[0], y[0]), x[1] - x[0], y[1] - y[0], **style))
 
 
 INKS = (
