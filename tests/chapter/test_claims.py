@@ -75,18 +75,34 @@ def test_nan_meets_no_interval(table):
     json.dumps(table.data(), allow_nan=False)
 
 
+def complaints(table: Claims, *measurements) -> list[str]:
+    table.settle("C1", *measurements)
+    return c.check(json.loads(json.dumps(table.data())))
+
+
 @pytest.mark.parametrize("value", [0.9995, 1.0005])
-def test_a_drift_that_reaches_the_edge_is_refused(value):
-    with pytest.raises(ValueError, match="reaches the edge"):
-        measured("m", value, c.below(1.0), drift_rel=1e-3)
-    measured("m", value, c.below(1.0), drift_rel=1e-4)
+def test_a_drift_that_reaches_the_edge_is_refused(table, value):
+    (complaint,) = complaints(table, measured("m", value, c.below(1.0), drift_rel=1e-3))
+    assert complaint.startswith("claim C1, m: a drift of")
+    assert "reaches the edge of the criterion (< 1)" in complaint
+    assert not complaints(table, measured("m", value, c.below(1.0), drift_rel=1e-4))
 
 
-def test_absolute_and_relative_drift_add_up():
-    measured("m", 1.0, c.below(1.15), drift=0.1)
-    measured("m", 1.0, c.below(1.15), drift_rel=0.1)
-    with pytest.raises(ValueError, match="reaches the edge"):
-        measured("m", 1.0, c.below(1.15), drift=0.1, drift_rel=0.1)
+def test_absolute_and_relative_drift_add_up(table):
+    assert not complaints(table, measured("m", 1.0, c.below(1.15), drift=0.1))
+    assert not complaints(table, measured("m", 1.0, c.below(1.15), drift_rel=0.1))
+    assert complaints(table, measured("m", 1.0, c.below(1.15), drift=0.1, drift_rel=0.1))
+
+
+def test_both_edges_count_and_other_criteria_have_none(table):
+    assert complaints(table, measured("m", 0.01, c.between(0.0, 1.0), drift=0.02))
+    assert complaints(table, measured("m", 0.99, c.between(0.0, 1.0), drift=0.02))
+    assert not complaints(
+        table,
+        measured("m", True, c.holds()),
+        measured("n", 21, c.equals(21)),
+        measured("o", math.nan, c.above(0.0), drift=1.0),
+    )
 
 
 def test_a_claim_without_a_criterion_that_could_fail_is_refused(table):

@@ -36,6 +36,7 @@ __all__ = [
     "at_most",
     "below",
     "between",
+    "check",
     "equals",
     "holds",
     "measured",
@@ -88,11 +89,6 @@ class Criterion:
         low = -math.inf if self.low is None else self.low
         high = math.inf if self.high is None else self.high
         return low < value < high if self.open else low <= value <= high
-
-    def distance_to_edge(self, value: float) -> float:
-        """How far ``value`` may move before the answer of ``met`` changes (intervals only)."""
-        edges = [e for e in (self.low, self.high) if e is not None]
-        return min(abs(value - e) for e in edges)
 
 
 def near(target: float, *, abs: float = 0.0, rel: float = 0.0) -> Criterion:
@@ -191,9 +187,10 @@ def measured(
         spread: (low, high) of the value over seeds, folds or a bootstrap.
         n_seeds: how many seeds (runs, folds) the value summarizes.
 
+    Whether the drift stays inside the criterion is judged when a run is stored, by :func:`check`.
+
     Raises:
-        ValueError: the drift reaches the edge of the criterion, so a re-run could change the
-            verdict and still count as unchanged; or a yes/no criterion got a number.
+        ValueError: a criterion got a value that it cannot judge; a drift that is no tolerance.
     """
     if hasattr(value, "item"):
         value = value.item()
@@ -210,18 +207,41 @@ def measured(
     if criterion.kind == "interval":
         if not numeric:
             raise ValueError(f"{label}: an interval needs a number, got {value!r}")
-        if not math.isnan(value):
-            reach = moves["abs"] + moves["rel"] * abs(value)
-            room = criterion.distance_to_edge(value)
-            if reach >= room:
-                raise ValueError(
-                    f"{label}: a drift of {reach:.3g} reaches the edge of the criterion "
-                    f"({criterion.text}), {room:.3g} away from {value!r}; tighten the drift, or "
-                    "state the claim with a wider margin"
-                )
     if spread is not None:
         spread = (float(spread[0]), float(spread[1]))
     return Measurement(label, value, criterion, paper, unit, moves, spread, n_seeds)
+
+
+def check(data: Mapping[str, Any]) -> list[str]:
+    """Refuse claims that a re-run could overturn unnoticed: one sentence for each such row.
+
+    The drift of a measurement says how far a re-run may move and still count as unchanged. If it
+    reaches the edge of the criterion, the verdict could change within it. Asked when a run is
+    stored and whenever the stored one is checked; not of a re-run, which may use its drift up.
+    """
+    return [
+        f"claim {row['id']}, {m['label']}: a drift of {_reach(m):.3g} reaches the edge of the "
+        f"criterion ({m['criterion']['text']}), {room:.3g} away from {m['value']!r}; state a "
+        "smaller drift, or the claim with a wider margin"
+        for row in data["rows"]
+        for m in row["measurements"]
+        if (room := _room(m)) <= _reach(m)
+    ]
+
+
+def _reach(measurement: Mapping[str, Any]) -> float:
+    """How far a re-run may move."""
+    value = measurement["value"]
+    size = abs(value) if isinstance(value, float) else 0.0
+    return measurement["drift"]["abs"] + measurement["drift"]["rel"] * size
+
+
+def _room(measurement: Mapping[str, Any]) -> float:
+    """How far the value is from where the answer of its criterion changes."""
+    criterion, value = measurement["criterion"], measurement["value"]
+    if criterion["kind"] != "interval" or not isinstance(value, float):
+        return math.inf
+    return min(abs(value - criterion[e]) for e in ("low", "high") if e in criterion)
 
 
 class Claims:
@@ -354,8 +374,7 @@ def _superscript(value: int) -> str:
 
 def _digits_for(measurement: Mapping[str, Any]) -> int:
     """Significant digits worth printing: none below the drift that a re-run may show."""
-    value = measurement["value"]
-    drift = measurement["drift"]["abs"] + measurement["drift"]["rel"] * abs(value)
+    value, drift = measurement["value"], _reach(measurement)
     if value == 0 or drift <= 0:
         return 6
     return max(2, min(12, 1 + math.floor(math.log10(abs(value))) - math.floor(math.log10(drift))))
