@@ -204,9 +204,8 @@ def measured(
     moves = {"abs": float(drift or 0.0), "rel": float(drift_rel or 0.0)}
     if min(moves.values()) < 0 or not all(map(math.isfinite, moves.values())):
         raise ValueError(f"{label}: drift must be a number of at least 0, got {drift or drift_rel}")
-    if criterion.kind == "interval":
-        if not numeric:
-            raise ValueError(f"{label}: an interval needs a number, got {value!r}")
+    if criterion.kind == "interval" and not numeric:
+        raise ValueError(f"{label}: an interval needs a number, got {value!r}")
     if spread is not None:
         spread = (float(spread[0]), float(spread[1]))
     return Measurement(label, value, criterion, paper, unit, moves, spread, n_seeds)
@@ -346,7 +345,9 @@ def _measurement_data(m: Measurement) -> dict[str, Any]:
     data["drift"] = dict(m.drift)
     data["spread"] = None if m.spread is None else [_plain(s) for s in m.spread]
     data["value"] = _plain(m.value)
-    data["criterion"] = {k: v for k, v in data["criterion"].items() if v not in (None, False)}
+    data["criterion"] = {
+        k: v for k, v in data["criterion"].items() if v is not None and v is not False
+    }
     return {**data, "met": m.met}
 
 
