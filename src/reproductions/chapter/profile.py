@@ -48,12 +48,12 @@ class Run(Generic[S]):
     device: torch.device
 
     def derived_seed(self, name: str) -> int:
-        """Seed of the experiment ``name``: a digest of (seed, name).
+        """Seed of the experiment ``name``, 0 to 2**31 - 1: a digest of (seed, name).
 
         Experiments do not share a stream of random numbers, so adding one leaves the others alone.
         """
         digest = hashlib.sha256(f"{self.seed}:{name}".encode()).digest()
-        return int.from_bytes(digest[:6], "big")
+        return int.from_bytes(digest[:4], "big") >> 1
 
     def generator(self, name: str, device: torch.device | str = "cpu") -> torch.Generator:
         """A torch generator for the experiment ``name``, on the CPU unless told otherwise."""
