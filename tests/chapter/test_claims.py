@@ -132,6 +132,19 @@ def test_tensors_and_arrays_become_plain_numbers():
     assert measured("m", torch.tensor(3), c.below(4)).value == 3.0
 
 
+def test_over_seeds_reports_their_range_and_number():
+    m = c.over_seeds("m", torch.tensor([[1.0, 2.0], [9.0, 4.0]]), c.above(0.0))
+    assert (m.value, m.spread, m.n_seeds) == (4.0, (1.0, 9.0), 4)
+    assert c.over_seeds("m", [1.0, 2.0, 9.0], c.above(0.0), statistic="median").value == 2.0
+    with pytest.raises(ValueError, match="statistic must be one of mean, median"):
+        c.over_seeds("m", [1.0], c.above(0.0), statistic="best")
+
+
+def test_a_narrow_criterion_shows_the_digits_that_matter():
+    assert c.near(0.9912524171058772, abs=1e-11).text == "0.991252417106 ± 1·10⁻¹¹"
+    assert c.near(1.6733, abs=5e-5).text == "1.6733 ± 5·10⁻⁵"
+
+
 def test_unlisted_claims_and_open_claims_are_refused(table):
     with pytest.raises(ValueError, match=r"'C9'.*C1, C2"):
         table.settle("C9", measured("m", True, c.holds()))

@@ -12,6 +12,7 @@ from reproductions.chapter.claims import (
     holds,
     measured,
     near,
+    over_seeds,
     reported,
 )
 from reproductions.chapter.figures import figure
@@ -34,6 +35,7 @@ __all__ = [
     "holds",
     "measured",
     "near",
+    "over_seeds",
     "reported",
     "show_source",
 ]

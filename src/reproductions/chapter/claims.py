@@ -25,6 +25,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+
+from reproductions._validate import choice
+
 __all__ = [
     "CLAIMS_MIME",
     "VERDICTS",
@@ -41,6 +45,7 @@ __all__ = [
     "holds",
     "measured",
     "near",
+    "over_seeds",
     "render_html",
     "render_text",
     "reported",
@@ -96,7 +101,8 @@ def near(target: float, *, abs: float = 0.0, rel: float = 0.0) -> Criterion:
     width = abs + rel * math.fabs(target)
     if not width > 0:
         raise ValueError(f"near({target!r}) needs abs or rel above 0; use equals for exactness")
-    text = f"{_number(target)} ± {_number(width)}"
+    digits = 6 if target == 0 else 2 + math.floor(math.log10(math.fabs(target) / width))
+    text = f"{_rounded(target, max(6, min(17, digits)))} ± {_rounded(width, 3)}"
     return Criterion("interval", text, target - width, target + width)
 
 
@@ -241,6 +247,25 @@ def _room(measurement: Mapping[str, Any]) -> float:
     if criterion["kind"] != "interval" or not isinstance(value, float):
         return math.inf
     return min(abs(value - criterion[e]) for e in ("low", "high") if e in criterion)
+
+
+def over_seeds(
+    label: str, values: Any, criterion: Criterion, *, statistic: str = "mean", **options: Any
+) -> Measurement:
+    """Measure by the mean or median over seeds (folds, tasks), with their range as the spread.
+
+    Args:
+        label: what was measured.
+        values: one number for each seed; arrays and tensors are flattened.
+        criterion: what the mean or median has to meet.
+        statistic: ``mean`` or ``median``.
+        options: those of :func:`measured`.
+    """
+    choice("statistic", statistic, ("mean", "median"))
+    values = np.asarray(values, dtype=float).ravel()
+    value = float(np.mean(values) if statistic == "mean" else np.median(values))
+    options = {"spread": (values.min(), values.max()), "n_seeds": len(values)} | options
+    return measured(label, value, criterion, **options)
 
 
 class Claims:

@@ -33,8 +33,8 @@ __all__ = [
 FIGURE_MIME = "application/vnd.reproductions.figure+json"
 
 # Okabe and Ito's colors, darkened (light page) or lightened (dark page) to at least 3:1 contrast.
-_LIGHT = ("#0b62a4", "#c44e00", "#00795c", "#a3478a", "#7a6a00", "#2f7fb5", "#6b6b6b")
-_DARK = ("#6cb8f0", "#ff9d5c", "#3fc9a0", "#e69fd0", "#e3d254", "#9ad4ff", "#b5b5b5")
+_LIGHT = ("#0b62a4", "#c44e00", "#00795c", "#a3478a", "#7a6a00", "#8c564b", "#6b6b6b")
+_DARK = ("#6cb8f0", "#ff9d5c", "#3fc9a0", "#e69fd0", "#e3d254", "#d9b09f", "#b5b5b5")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Ink:
     @property
     def sequential(self) -> LinearSegmentedColormap:
         """A map from the page's own color to the first ink: small values recede."""
-        return LinearSegmentedColormap.from_list("ink", [self.page, self.cycle[0], self.text])
+        return LinearSegmentedColormap.from_list("ink", [self.page, self.cycle[0]])
 
     @property
     def diverging(self) -> LinearSegmentedColormap:
