@@ -132,6 +132,19 @@ def test_tensors_and_arrays_become_plain_numbers():
     assert measured("m", torch.tensor(3), c.below(4)).value == 3.0
 
 
+def test_an_edited_verdict_or_value_is_refused(table):
+    table.settle("C1", measured("m", 0.5, c.below(1.0)))
+    data = json.loads(json.dumps(table.data()))
+    assert not c.check(data)
+    data["rows"][0]["verdict"] = "not reproduced"
+    assert c.check(data) == ["claim C1 is called not reproduced with every criterion met"]
+    data["rows"][0]["verdict"] = "reproduced"
+    data["rows"][0]["measurements"][0]["value"] = 1.5
+    assert c.check(data) == ["claim C1, m: is stored as met, and its value says otherwise"]
+    data["rows"][0]["measurements"][0]["met"] = False
+    assert c.check(data) == ["claim C1 is called reproduced with some criterion not met"]
+
+
 def test_over_seeds_reports_their_range_and_number():
     m = c.over_seeds("m", torch.tensor([[1.0, 2.0], [9.0, 4.0]]), c.above(0.0))
     assert (m.value, m.spread, m.n_seeds) == (4.0, (1.0, 9.0), 4)
@@ -187,11 +200,28 @@ def test_anchors_stand_in_the_complete_table_only(table):
     assert 'id="claim-C1"' not in c.render_html(table.data())
 
 
-def test_no_digit_is_printed_below_the_drift(table):
-    table.settle("C1", measured("m", 0.123456789, c.below(1.0), drift=1e-3))
-    text = c.render_text(table.data())
-    assert "0.123" in text
-    assert "0.12346" not in text
+@pytest.mark.parametrize(
+    ("value", "drift", "text"),
+    [
+        (0.123456789, 1e-3, "0.123"),
+        (1.0000123, 0.01, "1.00"),
+        (-0.0047123, 1e-3, "−0.0047"),
+        (1980.3, 198.0, "2000"),
+        (3.3e-15, 1e-13, "3.3·10⁻¹⁵"),
+        (9.47e10, 9.47e7, "9.47·10¹⁰"),
+        (0.0, 0.1, "0"),
+        (0.991252417105871, 1e-12, "0.991252417106"),
+    ],
+)
+def test_values_are_printed_to_the_digits_that_a_re_run_keeps(table, value, drift, text):
+    table.settle("C1", measured("m", value, c.below(1e12), drift=drift))
+    assert f"m: {text} |" in c.render_text(table.data())
+
+
+def test_the_spread_is_printed_like_its_value(table):
+    m = measured("m", 1.0000123, c.above(0.0), drift=0.01, spread=(0.961, 1.0449), n_seeds=8)
+    table.settle("C1", m)
+    assert "m: 1.00 (0.96 to 1.04, n = 8) |" in c.render_text(table.data())
 
 
 def test_verdicts_differ_in_symbol_and_word():

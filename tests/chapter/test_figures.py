@@ -55,6 +55,12 @@ def test_summary_is_that_of_numpy_and_leaves_nan_out(displayed):
     assert figures.summarize({"v": [np.nan]})["v"] == {"shape": [1], "finite": 0}
 
 
+def test_rounding_noise_of_a_sum_is_zero():
+    values = np.array([0.1, 0.2, -0.3])
+    assert values.sum() != 0
+    assert figures.summarize({"v": values})["v"]["mean"] == 0.0
+
+
 def test_text_follows_from_the_stored_data(displayed):
     make([1.0, 2.0, 4.0])
     stored = displayed[0][FIGURE_MIME]

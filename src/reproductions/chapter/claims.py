@@ -218,20 +218,42 @@ def measured(
 
 
 def check(data: Mapping[str, Any]) -> list[str]:
-    """Refuse claims that a re-run could overturn unnoticed: one sentence for each such row.
+    """Refuse claims whose verdict does not follow, or would not last: one sentence for each.
 
-    The drift of a measurement says how far a re-run may move and still count as unchanged. If it
-    reaches the edge of the criterion, the verdict could change within it. Asked when a run is
-    stored and whenever the stored one is checked; not of a re-run, which may use its drift up.
+    A criterion is judged again, and the verdict has to follow from it. And the drift of a
+    measurement says how far a re-run may move and still count as unchanged: if it reaches the edge
+    of the criterion, the verdict could change within it. Asked when a run is stored and whenever
+    the stored one is checked; not of a re-run, which may use its drift up.
     """
-    return [
-        f"claim {row['id']}, {m['label']}: a drift of {_reach(m):.3g} reaches the edge of the "
-        f"criterion ({m['criterion']['text']}), {room:.3g} away from {m['value']!r}; state a "
-        "smaller drift, or the claim with a wider margin"
-        for row in data["rows"]
-        for m in row["measurements"]
-        if (room := _room(m)) <= _reach(m)
-    ]
+    complaints = []
+    for row in data["rows"]:
+        for m in row["measurements"]:
+            where = f"claim {row['id']}, {m['label']}"
+            if Criterion(**m["criterion"]).met(_value(m)) != m["met"]:
+                word = "met" if m["met"] else "not met"
+                complaints.append(f"{where}: is stored as {word}, and its value says otherwise")
+            if (room := _room(m)) <= (reach := _reach(m)):
+                complaints.append(
+                    f"{where}: a drift of {reach:.3g} reaches the edge of the criterion "
+                    f"({m['criterion']['text']}), {room:.3g} away from {m['value']!r}; state a "
+                    "smaller drift, or the claim with a wider margin"
+                )
+        met = all(m["met"] for m in row["measurements"])
+        if row["verdict"] in (REPRODUCED, QUALIFIED, NOT_REPRODUCED) and met == (
+            row["verdict"] == NOT_REPRODUCED
+        ):
+            complaints.append(
+                f"claim {row['id']} is called {row['verdict']} with "
+                f"{'every' if met else 'some'} criterion {'met' if met else 'not met'}"
+            )
+    return complaints
+
+
+def _value(measurement: Mapping[str, Any]) -> Any:
+    """The measured value, with the NaN and infinities that JSON keeps as text."""
+    value = measurement["value"]
+    interval = measurement["criterion"]["kind"] == "interval"
+    return float(value) if interval and isinstance(value, str) else value
 
 
 def _reach(measurement: Mapping[str, Any]) -> float:
@@ -383,11 +405,11 @@ def _plain(value: float | bool | str) -> float | bool | str:
     return value
 
 
-def _number(value: float) -> str:
-    """A number for people: six significant digits, a proper minus sign, no trailing zeros."""
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+def _number(value: float, digits: int = 6) -> str:
+    """A number for people: significant digits, a proper minus sign, no trailing zeros."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e6:
         value = int(value)
-    text = str(value) if isinstance(value, int) else f"{value:.6g}"
+    text = str(value) if isinstance(value, int) else f"{value:.{digits}g}"
     mantissa, e, exponent = text.partition("e")
     if e:
         text = f"{mantissa}·10{_superscript(int(exponent))}"
@@ -398,36 +420,41 @@ def _superscript(value: int) -> str:
     return str(value).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
-def _digits_for(measurement: Mapping[str, Any]) -> int:
-    """Significant digits worth printing: none below the drift that a re-run may show."""
-    value, drift = measurement["value"], _reach(measurement)
-    if value == 0 or drift <= 0:
-        return 6
-    return max(2, min(12, 1 + math.floor(math.log10(abs(value))) - math.floor(math.log10(drift))))
+def _layout(value: float, drift: float) -> tuple[int, int | None]:
+    """Significant digits and decimals worth printing: none below what a re-run may change.
+
+    Decimals are None for numbers that are better written with a power of ten.
+    """
+    if value == 0:
+        return 2, 0
+    size = math.floor(math.log10(abs(value)))
+    digits = 6 if drift <= 0 else max(2, min(12, 1 + size - math.floor(math.log10(drift))))
+    return digits, max(0, digits - 1 - size) if -5 < size < 6 else None
 
 
-def _rounded(value: float | str, digits: int) -> str:
+def _rounded(value: float | str, digits: int, decimals: int | None = None) -> str:
     if isinstance(value, str):
         return value
-    text = _number(float(f"{value:.{digits}g}")) if digits <= 6 else f"{value:.{digits}g}"
-    return text.replace("-", "−")
+    if decimals is None:
+        return _number(float(f"{value:.{digits}g}"), digits)
+    return f"{float(f'{value:.{digits}g}'):.{decimals}f}".replace("-", "−")
 
 
 def _value_text(measurement: Mapping[str, Any]) -> str:
     value = measurement["value"]
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, str):
-        return value
-    if isinstance(value, int):
+    if not isinstance(value, float):
         return str(value)
-    digits = _digits_for(measurement)
-    text = _rounded(value, digits)
+    digits, decimals = _layout(value, _reach(measurement))
+    text = _rounded(value, digits, decimals)
     if measurement["unit"]:
         text += f" {measurement['unit']}"
     extra = []
     if measurement["spread"] is not None:
-        extra.append(" to ".join(_rounded(s, digits) for s in measurement["spread"]))
+        # To the decimals of the value: its ends move as it does.
+        wide = 15 if decimals is not None else digits
+        extra.append(" to ".join(_rounded(s, wide, decimals) for s in measurement["spread"]))
     if measurement["n_seeds"] is not None:
         extra.append(f"n = {measurement['n_seeds']}")
     return f"{text} ({', '.join(extra)})" if extra else text

@@ -134,26 +134,25 @@ def _summary(values: np.ndarray) -> dict[str, Any]:
     kept = values[np.isfinite(values)]
     if not kept.size:
         return {"shape": list(values.shape), "finite": 0}
-    quantiles = np.quantile(kept, [0.1, 0.5, 0.9])
+    found = [kept.min(), kept.max(), kept.mean(), *np.quantile(kept, [0.1, 0.5, 0.9])]
+    # Six significant digits are enough for any drift; what is rounding of a sum is zero.
+    noise = 1e-12 * np.abs(kept).max()
+    low, high, mean, *quantiles = (0.0 if abs(f) < noise else float(f"{f:.6g}") for f in found)
     return {
         "shape": list(values.shape),
         "finite": int(kept.size),
-        "min": _round(kept.min()),
-        "max": _round(kept.max()),
-        "mean": _round(kept.mean()),
-        "quantiles": [_round(q) for q in quantiles],
+        "min": low,
+        "max": high,
+        "mean": mean,
+        "quantiles": quantiles,
     }
-
-
-def _round(value: float) -> float:
-    """Six significant digits: enough to compare with any drift, few enough to read."""
-    return float(f"{value:.6g}")
 
 
 def render_text(data: Mapping[str, Any]) -> str:
     """The figure as text: its description and three digits of each array's summary."""
     lines = [f"[figure] {data['alt']}"]
-    for name, s in data["summary"].items():
+    # By name: a stored notebook keeps no other order of keys.
+    for name, s in sorted(data["summary"].items()):
         shape = "×".join(map(str, s["shape"])) or "1"
         if not s["finite"]:
             lines.append(f"  {name} ({shape}): no finite value")

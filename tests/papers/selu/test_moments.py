@@ -5,6 +5,7 @@ import mpmath
 import pytest
 import torch
 
+from reproductions.papers import selu
 from reproductions.papers.selu import (
     ALPHA,
     SCALE,
@@ -386,3 +387,19 @@ def test_grid_extremes_of_theorems_1_to_3():
 def test_errors_name_argument_and_value(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_orbit_is_the_map_iterated():
+    mu, nu = selu.orbit(torch.tensor([0.1, -0.3]), 0.5, 0.2, 1.1, n_steps=3)
+    assert mu.shape == nu.shape == (4, 2)
+    assert mu.dtype == torch.float64
+    assert nu[0].tolist() == [0.5, 0.5]
+    state = mu[0], nu[0]
+    for step in range(1, 4):
+        state = selu.moment_map(*state, 0.2, 1.1)
+        assert torch.equal(mu[step], state[0])
+        assert torch.equal(nu[step], state[1])
+    with pytest.raises(ValueError, match="n_steps"):
+        selu.orbit(0.0, 1.0, n_steps=0)
+    with pytest.raises(ValueError, match="nu"):
+        selu.orbit(0.0, -1.0, n_steps=1)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from urllib.parse import urlsplit
 
 from reproductions.chapter.datasets.registry import REGISTRY, DataFile, Dataset, Layout
@@ -140,9 +142,15 @@ def cache_folder() -> Path:
     value = os.environ.get("REPRODUCTIONS_CACHE", "")
     if value:
         return Path(value).expanduser().absolute()
-    import pooch
+    return Path(_pooch().os_cache("reproductions"))
 
-    return Path(pooch.os_cache("reproductions"))
+
+def _pooch() -> ModuleType:
+    """Import pooch without the notice of its progress bar, which would land in a cell's output."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        import pooch
+    return pooch
 
 
 def is_offline() -> bool:
@@ -295,10 +303,9 @@ def _download(item: Found) -> list[str]:
 
 def _fetch(item: Found, part: Path) -> list[str]:
     import requests
-    from pooch import HTTPDownloader
 
     # A server that unpacks .gz files on the way would change the bytes we verify.
-    get = HTTPDownloader(
+    get = _pooch().HTTPDownloader(
         chunk_size=1 << 18,
         timeout=(CONNECT_SECONDS, READ_SECONDS),
         headers={"Accept-Encoding": "identity"},

@@ -47,6 +47,7 @@ class Sizes:
         uci_epochs: passes over the training rows.
         uci_batch: rows per step.
         uci_window: epochs of the moving average in the selection.
+        uci_seeds: repetitions of the whole comparison.
         uci_repeats: networks per split and setting, each from a start of its own.
         uci_trees: trees per forest.
         n_bootstrap: resamples of tasks behind an interval.
@@ -107,6 +108,7 @@ class Sizes:
     uci_epochs: int
     uci_batch: int
     uci_window: int
+    uci_seeds: int
     uci_repeats: int
     uci_trees: int
     n_bootstrap: int
@@ -169,6 +171,7 @@ SIZES = {
         uci_epochs=4,
         uci_batch=32,
         uci_window=2,
+        uci_seeds=1,
         uci_repeats=1,
         uci_trees=10,
         n_bootstrap=100,
@@ -237,6 +240,7 @@ SIZES = {
         uci_epochs=30,
         uci_batch=32,
         uci_window=10,
+        uci_seeds=3,
         uci_repeats=2,
         uci_trees=100,
         n_bootstrap=2000,
@@ -297,6 +301,7 @@ SIZES = {
         uci_epochs=100,
         uci_batch=32,
         uci_window=10,
+        uci_seeds=3,
         uci_repeats=3,
         uci_trees=500,
         n_bootstrap=10_000,
