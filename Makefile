@@ -32,14 +32,8 @@ help:
 book: .venv/.installed
 	$(BIN)/reproduce book --jobs $(JOBS)
 
-test: lint
-	$(BIN)/reproduce check
-	$(BIN)/reproduce scoreboard --check
-	$(BIN)/python -m pytest -n $(JOBS) tests
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=300 chapters
-	$(BIN)/reproduce run --all --profile smoke --seed 1 --jobs $(JOBS)
-	$(BIN)/reproduce run --all --profile smoke --seed 2 --jobs $(JOBS)
-	$(BIN)/reproduce site
+test: .venv/.installed
+	$(BIN)/reproduce test --jobs $(JOBS)
 
 site: .venv/.installed
 	$(BIN)/reproduce site

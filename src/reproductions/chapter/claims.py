@@ -462,8 +462,6 @@ def _value_text(measurement: Mapping[str, Any]) -> str:
 
 def _paper_text(measurement: Mapping[str, Any]) -> str:
     paper = measurement["paper"]
-    if paper is None:
-        return "not given"
     if isinstance(paper, str):
         return paper
     unit = f" {measurement['unit']}" if measurement["unit"] else ""
@@ -481,9 +479,10 @@ def render_text(data: Mapping[str, Any]) -> str:
         if row["because"]:
             lines.append(f"     because: {row['because']}")
         for m in row["measurements"]:
+            paper = "" if m["paper"] is None else f" | paper {_paper_text(m)}"
             lines.append(
                 f"     {'+' if m['met'] else '-'} {m['label']}: {_value_text(m)}"
-                f" | criterion {m['criterion']['text']} | paper {_paper_text(m)}"
+                f" | criterion {m['criterion']['text']}{paper}"
             )
     return "\n".join(lines)
 
@@ -493,36 +492,34 @@ def render_html(data: Mapping[str, Any]) -> str:
     body = "".join(_row_html(row, data["complete"]) for row in data["rows"])
     return (
         '<div class="repro-claims"><table class="repro-claims-table"><thead><tr>'
-        '<th scope="col">Claim</th><th scope="col">Verdict</th><th scope="col">What was measured'
-        '</th><th scope="col">Value</th><th scope="col">Criterion</th><th scope="col">Paper</th>'
+        '<th scope="col">What was measured</th><th scope="col">Value</th>'
+        '<th scope="col">Criterion</th><th scope="col">Paper</th>'
         f"</tr></thead>{body}</table></div>"
     )
 
 
 def _row_html(row: Mapping[str, Any], anchored: bool) -> str:
     symbol, css = VERDICTS[row["verdict"]]
-    span = max(1, len(row["measurements"]))
     anchor = f' id="claim-{html.escape(row["id"])}"' if anchored else ""
     because = (
         f'<div class="repro-because">{html.escape(row["because"])}</div>' if row["because"] else ""
     )
     head = (
-        f'<th scope="rowgroup" rowspan="{span}"><span class="repro-id">{html.escape(row["id"])}'
-        f"</span> {html.escape(row['statement'])}"
-        f' <span class="repro-source">{html.escape(row["source"])}</span></th>'
-        f'<td rowspan="{span}"><span class="repro-verdict {css}">{symbol} {row["verdict"]}</span>'
-        f"{because}</td>"
+        '<tr class="repro-claim"><th scope="rowgroup" colspan="4">'
+        f'<span class="repro-verdict {css}">{symbol} {row["verdict"]}</span> '
+        f'<span class="repro-id">{html.escape(row["id"])}</span> {html.escape(row["statement"])} '
+        f'<span class="repro-source">{html.escape(row["source"])}</span>{because}</th></tr>'
     )
-    cells = [_measurement_html(m) for m in row["measurements"]] or ['<td colspan="4"></td>']
-    rows = "".join(f"<tr>{head if k == 0 else ''}{c}</tr>" for k, c in enumerate(cells))
-    return f"<tbody{anchor}>{rows}</tbody>"
+    rows = "".join(f"<tr>{_measurement_html(m)}</tr>" for m in row["measurements"])
+    return f"<tbody{anchor}>{head}{rows}</tbody>"
 
 
 def _measurement_html(m: Mapping[str, Any]) -> str:
     mark = "" if m["met"] else ' <span class="repro-unmet">(not met)</span>'
+    paper = "" if m["paper"] is None else _paper_text(m)
     return (
         f"<td>{html.escape(m['label'])}</td>"
         f'<td class="repro-number">{html.escape(_value_text(m))}{mark}</td>'
         f'<td class="repro-number">{html.escape(m["criterion"]["text"])}</td>'
-        f'<td class="repro-number">{html.escape(_paper_text(m))}</td>'
+        f'<td class="repro-number">{html.escape(paper)}</td>'
     )
