@@ -9,7 +9,7 @@ reproduced                every criterion is met
 qualified                 every criterion is met, but for another reason or in a narrower range
                           than the paper says; ``because`` says which
 not reproduced            some criterion is not met
-not run here              nothing was measured; ``because`` says why
+not run here              the claim was not put to the test; ``because`` says why
 stored, not re-run here   a data set is missing in this run; the stored book has the value
 ========================  ======================================================================
 
@@ -200,13 +200,11 @@ def measured(
     """
     if hasattr(value, "item"):
         value = value.item()
-    if isinstance(value, int) and not isinstance(value, bool) and criterion.kind == "interval":
-        value = float(value)
     if criterion.kind == "holds" and not isinstance(value, bool):
         raise ValueError(f"{label}: holds() needs True or False, got {value!r}")
-    numeric = isinstance(value, float)
+    numeric = _is_number(value)
     if drift is None and drift_rel is None:
-        drift_rel = 1e-3 if numeric else 0.0
+        drift_rel = 1e-3 if isinstance(value, float) else 0.0
     moves = {"abs": float(drift or 0.0), "rel": float(drift_rel or 0.0)}
     if min(moves.values()) < 0 or not all(map(math.isfinite, moves.values())):
         raise ValueError(f"{label}: drift must be a number of at least 0, got {drift or drift_rel}")
@@ -256,17 +254,21 @@ def _value(measurement: Mapping[str, Any]) -> Any:
     return float(value) if interval and isinstance(value, str) else value
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _reach(measurement: Mapping[str, Any]) -> float:
     """How far a re-run may move."""
     value = measurement["value"]
-    size = abs(value) if isinstance(value, float) else 0.0
+    size = abs(value) if _is_number(value) else 0.0
     return measurement["drift"]["abs"] + measurement["drift"]["rel"] * size
 
 
 def _room(measurement: Mapping[str, Any]) -> float:
     """How far the value is from where the answer of its criterion changes."""
     criterion, value = measurement["criterion"], measurement["value"]
-    if criterion["kind"] != "interval" or not isinstance(value, float):
+    if criterion["kind"] != "interval" or not _is_number(value):
         return math.inf
     return min(abs(value - criterion[e]) for e in ("low", "high") if e in criterion)
 

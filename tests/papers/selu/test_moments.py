@@ -403,3 +403,25 @@ def test_orbit_is_the_map_iterated():
         selu.orbit(0.0, 1.0, n_steps=0)
     with pytest.raises(ValueError, match="nu"):
         selu.orbit(0.0, -1.0, n_steps=1)
+
+
+def test_target_radius_is_that_of_the_parameters_and_nan_out_of_reach():
+    radius = selu.target_radius(float64([0.0, -0.1, 50.0]), 2.0, float64([1.0, 1.0, 0.0]))
+    for k, mean in enumerate((0.0, -0.1)):
+        alpha, scale = selu.parameters_for(mean, 2.0, omega=1.0)
+        jacobian = selu.moment_jacobian(mean, 2.0, 1.0, alpha=alpha, scale=scale)
+        assert abs(radius[k] - torch.linalg.eigvals(jacobian).abs().max()) < 1e-12
+    assert radius[1] > 1
+    assert radius[2].isnan()
+    with pytest.raises(ValueError, match="standard deviations"):
+        selu.parameters_for(50.0, 2.0)
+
+
+def test_mean_field_shares_the_fixed_point_and_its_slope_and_differs_elsewhere():
+    q = selu.mean_field_orbit(float64([1.0, 1.001]), n_steps=1)
+    assert q.shape == (2, 2)
+    assert abs(q[1, 0] - 1) < 1e-14
+    assert abs((q[1, 1] - 1) / 1e-3 - 0.782648) < 1e-3
+    settled = selu.mean_field_orbit(1.0, 9 / 16, n_steps=4000)[-1]
+    assert abs(settled - 0.040949) < 1e-6
+    assert abs(selu.fixed_point(0.0, 9 / 16)[1] - 0.026764) < 1e-6

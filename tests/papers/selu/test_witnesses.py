@@ -6,6 +6,7 @@ import mpmath
 import pytest
 import torch
 
+from reproductions.papers.selu import moment_jacobian, second_moment_jacobian
 from reproductions.papers.selu import witnesses as w
 
 
@@ -44,3 +45,10 @@ def test_sampling_sees_a_wrong_moment_and_accepts_the_right_one():
         > 5
     )
     assert math.isfinite(deviation.sum())
+
+
+def test_the_difference_quotient_is_the_jacobian_and_no_other():
+    point = (0.3, 1.3, 0.4, 0.9)
+    witness = w.quadrature_jacobian(*point)
+    assert (witness - moment_jacobian(*point)).abs().max() < 1e-13
+    assert (witness - second_moment_jacobian(*point)).abs().max() > 1e-3

@@ -17,6 +17,7 @@ from .moments import (
     constants,
     fixed_point,
     grid_maximum,
+    mean_field_orbit,
     moment_jacobian,
     moment_map,
     orbit,
@@ -27,6 +28,7 @@ from .moments import (
     slope_at_zero,
     solve_constants,
     spectral_norm,
+    target_radius,
 )
 from .proofs import (
     MAX_BOXES,
@@ -68,6 +70,7 @@ __all__ = [
     "fixed_point",
     "gaussian_nodes",
     "grid_maximum",
+    "mean_field_orbit",
     "moment_jacobian",
     "moment_map",
     "orbit",
@@ -83,4 +86,5 @@ __all__ = [
     "slope_at_zero",
     "solve_constants",
     "spectral_norm",
+    "target_radius",
 ]

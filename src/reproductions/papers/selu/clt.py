@@ -98,12 +98,14 @@ def hypothesis_shares(
 class LayerNormality:
     """Medians over units, by layer and seed, float64 (layers, seeds), of one network state.
 
-    ``skewness`` is the median of its absolute value. ``omega_share`` and ``box_share`` are those of
+    ``ks_high`` is the distance that 95 % of the units stay below, no median. ``skewness`` is the
+    median of its absolute value. ``omega_share`` and ``box_share`` are those of
     ``hypothesis_shares``.
     """
 
     layers: tuple[int, ...]
     ks_distance: torch.Tensor
+    ks_high: torch.Tensor
     skewness: torch.Tensor
     excess_kurtosis: torch.Tensor
     omega_share: torch.Tensor
@@ -119,6 +121,7 @@ def _inspect(network: ReplicaMLP, inputs: torch.Tensor, layers: Sequence[int]) -
         columns.append(
             (
                 found.ks_distance.median(1).values,
+                found.ks_distance.quantile(0.95, dim=1),
                 found.skewness.abs().median(1).values,
                 found.excess_kurtosis.median(1).values,
                 *hypothesis_shares(network.parameters.weights[layer - 1], functional.selu(z)),
@@ -191,10 +194,10 @@ class Control:
     predicted_skewness: torch.Tensor
     floor: float
 
-    def rate(self) -> float:
-        """Slope of log predicted skewness against log fan-in, by least squares."""
+    def rate(self, values: torch.Tensor) -> float:
+        """Slope of log ``values``, one for each fan-in, against log fan-in, by least squares."""
         x = torch.tensor(self.fan_ins, dtype=torch.float64).log()
-        y = self.predicted_skewness.log()
+        y = values.log()
         x = x - x.mean()
         return ((x * y).sum() / (x * x).sum()).item()
 

@@ -31,6 +31,7 @@ __all__ = [
     "constants",
     "fixed_point",
     "grid_maximum",
+    "mean_field_orbit",
     "moment_jacobian",
     "moment_map",
     "orbit",
@@ -41,6 +42,7 @@ __all__ = [
     "slope_at_zero",
     "solve_constants",
     "spectral_norm",
+    "target_radius",
 ]
 
 ALPHA = 1.6732632423543772
@@ -152,6 +154,29 @@ def orbit(
     for _ in range(n_steps):
         states.append(moment_map(*states[-1], omega, tau, alpha=alpha, scale=scale))
     return tuple(torch.stack(column) for column in zip(*states, strict=True))
+
+
+def mean_field_orbit(
+    q: Values = 1.0,
+    tau: Values = 1.0,
+    *,
+    n_steps: int,
+    alpha: Values = ALPHA,
+    scale: Values = SCALE,
+) -> torch.Tensor:
+    """Return the mean square q before the first and after each of ``n_steps`` layers.
+
+    The theory of fixed inputs and random weights of variance tau/n (Schoenholz et al. 2017):
+    q' = E f(z)^2 with z ~ N(0, tau q), where :func:`moment_map` has z ~ N(mu omega, tau nu).
+    Float64, shape (n_steps + 1, ...).
+    """
+    positive_integer("n_steps", n_steps)
+    q, tau = within("q", q, low=0.0), within("tau", tau, low=0.0)
+    steps = [torch.broadcast_tensors(q, tau)[0]]
+    for _ in range(n_steps):
+        mean, variance = moment_map(0.0, steps[-1], tau=tau, alpha=alpha, scale=scale)
+        steps.append(variance + mean.square())
+    return torch.stack(steps)
 
 
 def moment_jacobian(
@@ -372,6 +397,41 @@ def parameters_for(
     Raises:
         ValueError: variance or tau not positive; a mean that no alpha >= 0 can reach.
     """
+    alpha, scale, ratio, low, high = _parameters(mean, variance, omega, tau)
+    bad = alpha.isnan()
+    if bad.any():
+        i = bad.flatten().nonzero()[0, 0]
+        got, least, most = (v.flatten()[i].item() for v in (ratio, low, high))
+        mean = torch.as_tensor(mean).expand(bad.shape).flatten()[i].item()
+        raise ValueError(
+            f"mean must lie between {least:.6g} and {most:.6g} standard deviations for a SELU to "
+            f"have it as fixed point, got {mean:g} ({got:.6g} of them)"
+        )
+    return alpha, scale
+
+
+def target_radius(
+    mean: Values, variance: Values, omega: Values = 0.0, tau: Values = 1.0
+) -> torch.Tensor:
+    """Return the spectral radius at (mean, variance) once it was made a fixed point.
+
+    With the (alpha, scale) of :func:`parameters_for`; below 1 the target attracts. NaN where no
+    SELU has that fixed point. Arguments broadcast.
+    """
+    alpha, scale, *_ = _parameters(mean, variance, omega, tau)
+    there = ~alpha.isnan()
+    mean, variance, omega, tau = (
+        torch.as_tensor(v, dtype=torch.float64).expand(alpha.shape)[there]
+        for v in (mean, variance, omega, tau)
+    )
+    jacobian = moment_jacobian(mean, variance, omega, tau, alpha=alpha[there], scale=scale[there])
+    radius = torch.full_like(alpha, math.nan)
+    radius[there] = torch.linalg.eigvals(jacobian).abs().amax(-1)
+    return radius
+
+
+def _parameters(mean, variance, omega, tau):
+    """(alpha, scale, ratio, low, high): NaN parameters where no alpha >= 0 reaches the ratio."""
     mean = finite("mean", mean)
     variance = within("variance", variance, low=0.0, open_low=True)
     omega, tau = finite("omega", omega), within("tau", tau, low=0.0, open_low=True)
@@ -384,14 +444,6 @@ def parameters_for(
     c2 = variance * ee**2 - mean**2 * ve
     low, high = -ee / ve.sqrt(), ez / vz.sqrt()
     ratio = mean / variance.sqrt()
-    bad = ~((ratio > low) & (ratio <= high))
-    if bad.any():
-        i = bad.flatten().nonzero()[0, 0]
-        got, least, most = (v.flatten()[i].item() for v in (ratio, low, high))
-        raise ValueError(
-            f"mean must lie between {least:.6g} and {most:.6g} standard deviations for a SELU to "
-            f"have it as fixed point, got {mean.flatten()[i].item():g} ({got:.6g} of them)"
-        )
     # Of the two roots the one with ez - alpha ee of the sign of the mean, each in the form that
     # adds; the discriminant has the factor mean^2, taken out before it can cancel.
     spread = ez**2 * ee**2 * (2 * variance + mean**2)
@@ -399,7 +451,8 @@ def parameters_for(
     root = mean * spread.clamp(min=0).sqrt()
     alpha = torch.where(mean >= 0, c0 / (-c1 + root), (-c1 - root) / c2)
     scale = (variance / (vz + alpha * (2 * ez * ee + alpha * ve))).sqrt()
-    return alpha, scale
+    bad = ~((ratio > low) & (ratio <= high))
+    return *(t.masked_fill(bad, math.nan) for t in (alpha, scale)), ratio, low, high
 
 
 def alpha_dropout_affine(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .moments import PAPER_POINTS
+
 __all__ = ["SIZES", "Sizes"]
 
 
@@ -13,7 +15,7 @@ class Sizes:
 
     Attributes:
         n_monte_carlo: draws behind a Monte Carlo estimate of the moment map.
-        grid_points: points along each axis (nu, tau, mu = omega) of the grids over the boxes.
+        grid_points: points along mu, omega, nu and tau of the grids over the boxes.
         propagation_width: units per layer of the random networks.
         propagation_depth: their layers.
         propagation_seeds: networks.
@@ -74,7 +76,7 @@ class Sizes:
     """
 
     n_monte_carlo: int
-    grid_points: tuple[int, int, int]
+    grid_points: tuple[int, int, int, int]
     propagation_width: int
     propagation_depth: int
     propagation_seeds: int
@@ -137,7 +139,7 @@ class Sizes:
 SIZES = {
     "smoke": Sizes(
         n_monte_carlo=100_000,
-        grid_points=(11, 9, 5),
+        grid_points=(5, 5, 11, 9),
         propagation_width=64,
         propagation_depth=64,
         propagation_seeds=8,
@@ -198,7 +200,7 @@ SIZES = {
     ),
     "cpu": Sizes(
         n_monte_carlo=10_000_000,
-        grid_points=(121, 91, 13),
+        grid_points=(13, 13, 121, 91),
         propagation_width=256,
         propagation_depth=1000,
         propagation_seeds=8,
@@ -220,9 +222,9 @@ SIZES = {
         mnist_epochs=5,
         mnist_seeds=2,
         mnist_rate=0.01,
-        sweep_rates=(0.01, 0.03, 0.1, 0.3),
+        sweep_rates=(0.01, 0.03, 0.1, 0.3, 1.0),
         sweep_depth=16,
-        sweep_epochs=6,
+        sweep_epochs=12,
         uci_tasks=(
             "wine",
             "seeds",
@@ -267,7 +269,7 @@ SIZES = {
     ),
     "paper": Sizes(
         n_monte_carlo=1_000_000_000,
-        grid_points=(731, 615, 242),
+        grid_points=PAPER_POINTS,
         propagation_width=4096,
         propagation_depth=1000,
         propagation_seeds=64,
@@ -289,7 +291,7 @@ SIZES = {
         mnist_epochs=500,
         mnist_seeds=1,
         mnist_rate=128e-5,
-        sweep_rates=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3),
+        sweep_rates=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
         sweep_depth=16,
         sweep_epochs=200,
         uci_tasks=(),

@@ -60,7 +60,8 @@ STATEMENTS = {
         "Table 3",
     ),
     "C16": (
-        "On Tox21 SNNs of any depth match the challenge's winner; other networks lose with depth.",
+        "On Tox21 the best SNN is level with the challenge's winning ensemble, and other networks "
+        "lose more with depth.",
         "Table 2",
     ),
     "C17": (

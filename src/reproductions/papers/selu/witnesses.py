@@ -16,7 +16,13 @@ import torch
 from reproductions._validate import positive_integer
 from reproductions.papers.selu.moments import ALPHA, SCALE
 
-__all__ = ["WITNESS_POINTS", "hermite_moments", "quadrature_moments", "sampling_deviation"]
+__all__ = [
+    "WITNESS_POINTS",
+    "hermite_moments",
+    "quadrature_jacobian",
+    "quadrature_moments",
+    "sampling_deviation",
+]
 
 #: Mean and variance of z: around (0, 1), nearly constant, very wide, on the plateau, linear.
 WITNESS_POINTS = (
@@ -58,6 +64,27 @@ def quadrature_moments(m: float, x: float, digits: int = 40) -> tuple[mpmath.mpf
         first = mpmath.quad(lambda u: selu(u) * mpmath.npdf(u), cuts)
         second = mpmath.quad(lambda u: (selu(u) - first) ** 2 * mpmath.npdf(u), cuts)
     return first, second
+
+
+def quadrature_jacobian(
+    mu: float, nu: float, omega: float = 0.0, tau: float = 1.0, digits: int = 40
+) -> torch.Tensor:
+    """Return d(mean', variance')/d(mu, nu), float64 (2, 2), from differences of the quadrature.
+
+    Central differences with a step of 10^(-digits/4): in ``digits`` digits their error is about
+    10^(-digits/2), far below what float64 can show.
+    """
+    with mpmath.workdps(digits):
+        step = mpmath.mpf(10) ** (-digits // 4)
+        mu, nu, omega, tau = map(mpmath.mpf, (mu, nu, omega, tau))
+        columns = []
+        for d_mu, d_nu in ((step, 0), (0, step)):
+            plus, minus = (
+                quadrature_moments((mu + s * d_mu) * omega, (nu + s * d_nu) * tau, digits)
+                for s in (1, -1)
+            )
+            columns.append([float((a - b) / (2 * step)) for a, b in zip(plus, minus, strict=True)])
+    return torch.tensor(columns, dtype=torch.float64).T
 
 
 def hermite_moments(m: float, x: float, nodes: int = 120) -> tuple[float, float]:
