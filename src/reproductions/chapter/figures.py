@@ -11,7 +11,7 @@ import html
 import io
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +64,15 @@ class Ink:
             ax.axvline(x, color=self.paper, lw=1.0, ls=(0, (1, 2)), zorder=1)
         if y is not None:
             ax.axhline(y, color=self.paper, lw=1.0, ls=(0, (1, 2)), zorder=1)
+
+    def dots(self, ax: Any, labels: Sequence[str], series: Mapping[str, Any]) -> None:
+        """Draw one row of dots for each label, one color for each series (labels,)."""
+        for k, (name, values) in enumerate(series.items()):
+            ax.plot(values, range(len(labels)), "o", ms=5, color=self.cycle[k], label=name)
+        ax.set_yticks(range(len(labels)), labels)
+        ax.grid(axis="y", lw=0.6)
+        ax.set_axisbelow(True)
+        ax.invert_yaxis()
 
     def frame(
         self, ax: Any, x: tuple[float, float], y: tuple[float, float], **style: Any
