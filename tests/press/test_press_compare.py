@@ -127,9 +127,11 @@ def test_the_tolerance_itself_may_not_move():
     assert any("criterion is" in m for m in compared(claims(), claims_output(data)).messages)
 
 
-def test_the_spread_moves_with_the_same_drift():
+def test_the_ends_of_the_spread_move_by_the_drift_and_half_its_width():
     data = copy.deepcopy(claims().data[claims_module.CLAIMS_MIME])
-    data["rows"][0]["measurements"][0]["spread"] = [1.8, 2.1]
+    data["rows"][0]["measurements"][0]["spread"] = [1.81, 2.19]
+    assert compared(claims(), claims_output(data)).status == "passed"
+    data["rows"][0]["measurements"][0]["spread"] = [1.78, 2.19]
     result = compared(claims(), claims_output(data))
     assert ["low end of the spread" in m for m in result.messages] == [True]
 

@@ -200,7 +200,14 @@ def _row_differences(stored: Mapping[str, Any], fresh: Mapping[str, Any]) -> Ite
         if (a["spread"] is None) != (b["spread"] is None):
             yield f"{name}: spread is {b['spread']}, stored {a['spread']}"
         for end, x, y in zip(("low", "high"), a["spread"] or (), b["spread"] or (), strict=False):
-            yield from _moved(f"{name}, {end} end of the spread", x, y, a["drift"])
+            yield from _moved(f"{name}, {end} end of the spread", x, y, _drift_of_ends(a))
+
+
+def _drift_of_ends(stored: Mapping[str, Any]) -> Mapping[str, float]:
+    """Extremes of a few seeds move more than their middle: half the stored width comes on top."""
+    low, high = stored["spread"]
+    half = (high - low) / 2 if _is_number(low) and _is_number(high) else 0.0
+    return {**stored["drift"], "abs": stored["drift"]["abs"] + half}
 
 
 def _unequal(
