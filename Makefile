@@ -21,7 +21,7 @@ help:
 	@echo "make site   build the site from the stored outputs and check its pages"
 	@echo "make run    execute every chapter (PROFILE=cpu SEED=0 DEVICE=auto JOBS=2)"
 	@echo "make bench  time the kernels against their peers; writes benchmarks/results/"
-	@echo "make lint   ruff     make serve  open the built site     make clean  remove what is built"
+	@echo "make lint   ruff     make serve  show the site locally     make clean  remove what is built"
 
 .venv/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else "Python 3.11 to 3.13 is needed, %s is %d.%d; choose with: make PYTHON=python3.11" % (sys.executable, *v))'

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
-__all__ = ["choice", "finite", "positive_integer", "within"]
+__all__ = ["choice", "finite", "number", "positive_integer", "within"]
 
 
 def choice(name: str, value: str, choices: Iterable[str]) -> str:
@@ -17,9 +17,20 @@ def choice(name: str, value: str, choices: Iterable[str]) -> str:
     return value
 
 
+def number(name: str, value: torch.Tensor | float) -> torch.Tensor:
+    """Return ``value`` as a float64 tensor, its device kept; what is no real number is refused."""
+    try:
+        if torch.as_tensor(value).is_complex():
+            raise TypeError("complex")
+        # the dtype comes first: by itself a Python float would become float32 on the way
+        return torch.as_tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"{name} must be a real number or a tensor, got {value!r}") from error
+
+
 def finite(name: str, value: torch.Tensor | float) -> torch.Tensor:
     """Return ``value`` as a float64 tensor (its device kept); NaN and infinities are refused."""
-    tensor = torch.as_tensor(value, dtype=torch.float64)
+    tensor = number(name, value)
     bad = ~torch.isfinite(tensor)
     if bad.any():
         raise ValueError(f"{name} must be finite, got {tensor[bad].flatten()[0].item()}")

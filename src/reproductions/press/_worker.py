@@ -7,21 +7,20 @@ that started it lives: at its end, whatever ended it, this process and its kerne
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
-import threading
 from typing import Any, TextIO
 
 import papermill
-import psutil
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
+
+from reproductions.press._orphan import end_with_parent, kill_descendants
 
 # Runs in the kernel's process before IPython. On Linux the kernel asks to be killed when this
 # worker is, and to be the first that the system kills when memory runs out.
@@ -84,7 +83,7 @@ class _Client(PapermillNotebookClient):
         """Save what there is and end at once: the parent clears the processes away."""
         self.nb_man.save()
         self._emit("failed", index=index, reason=reason)
-        _kill_descendants()
+        kill_descendants()
         os._exit(1)
 
     def _cause_of_death(self) -> str:
@@ -117,20 +116,6 @@ class _Engine(NBClientEngine):
             **kwargs,
         )
         return client.execute()
-
-
-def _kill_descendants() -> None:
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-
-
-def _end_with_parent() -> None:
-    """Wait for the end of standard input, which comes when the parent ends."""
-    while sys.stdin.buffer.read(4096):
-        pass
-    _kill_descendants()
-    os._exit(1)
 
 
 def _execute(job: dict[str, Any], emit: Any, said: set[str]) -> None:
@@ -167,7 +152,7 @@ def main() -> None:
     # prints of libraries must not mix with the events
     events: TextIO = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
 
     said: set[str] = set()
 

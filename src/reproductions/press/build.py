@@ -44,6 +44,8 @@ def build_chapter(
     problems = [str(p) for p in source_problems(source, chapter)]
     if problems:
         return Outcome(), problems
+    # asked before minutes are spent on an execution that could not be stored
+    make_writable_folder(chapter.book.chapters_folder)
     make_writable_folder(chapter.runs)
     attempt = chapter.runs / f".attempt-build-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     attempt.mkdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 import shutil
 import signal
@@ -119,6 +120,8 @@ def _limits(timeout: int, memory: float | None) -> Limits:
     if memory is None:
         return Limits(timeout, int(0.9 * usable_memory()))
     _at_least("--memory-limit", memory, 0.1)
+    if math.isinf(memory):
+        raise BadInput(f"--memory-limit must be a number of gigabytes, got {memory:g}")
     return Limits(timeout, int(memory * 2**30))
 
 
@@ -257,6 +260,13 @@ def _report_runs(records: list[Any], as_json: bool) -> None:
             f"{len(records) - len(failed)} of {len(records)} executed"
             + (f", {resumed} of them earlier" if resumed else "")
         )
+        for record in records:
+            if record.skipped:
+                what = "cell was" if record.skipped == 1 else "cells were"
+                out.print(
+                    f"{record.chapter}: {record.skipped} {what} skipped for want of a data set; "
+                    "`reproduce data` says which are at hand"
+                )
     if failed:
         raise typer.Exit(1)
 
@@ -282,6 +292,7 @@ def build(
     book = find_book(root)
     chapters = _chosen(book, names, everything)
     _at_least("--jobs", jobs, 1)
+    jobs = min(jobs, max(1, len(chapters)))
     limits = _limits(timeout, memory).shared_by(jobs)
     expected = {}
     for chapter in chapters:

@@ -146,6 +146,8 @@ def compare_cell(
         kind = kind_of(a)
         result.failures.extend(f"stored output: {fault}" for fault in rendering_faults(a))
         result.failures.extend(rendering_faults(b))
+        if a.get("metadata") != b.get("metadata"):
+            result.failures.append("the metadata of an output differ from the stored ones")
         if kind == "claims":
             _compare_claims(a.data[CLAIMS], b.data[CLAIMS], announced, result)
         elif kind == "figure":
@@ -313,6 +315,10 @@ def rendering_faults(output: NotebookNode) -> list[str]:
     data = output.data
     html, text = data.get("text/html", ""), data.get("text/plain", "")
     faults = []
+    # a browser would show some other types in place of the HTML, and nothing compares them
+    own = {CLAIMS, FIGURE, SKIPPED, "text/html", "text/plain"}
+    if len(own & set(data)) != 3 or set(data) - own:
+        faults.append(f"{kind}: has {_listed(sorted(data))}; it needs its data, HTML and text only")
     if kind == "figure":
         pictures = figure_pictures(output)
         if len(pictures) != 2 or not all(map(_is_png, pictures)):

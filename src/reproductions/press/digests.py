@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from reproductions.press.book import Book, Chapter
+from reproductions.press.errors import BadInput
 
 __all__ = ["combine", "environment_digest", "file_digest", "module_digests"]
 
@@ -73,7 +74,11 @@ def _locate(module: str, src: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _imports(path: Path, package: str) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), filename=path.name)):
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"), filename=path.name)
+    except (SyntaxError, UnicodeDecodeError) as error:
+        raise BadInput(f"{package or path.name}, {path.name}: no valid Python ({error})") from None
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

@@ -22,6 +22,7 @@ from reproductions.press.errors import BadInput
 from reproductions.press.execute import first_line
 from reproductions.press.notebook import (
     ALLOWED_TAGS,
+    clean_outputs,
     code_cells,
     output_digest,
     output_faults,
@@ -148,7 +149,8 @@ def _pair_problems(
 
 
 def _content(cell: NotebookNode) -> tuple[Any, ...]:
-    return cell.cell_type, cell.source, cell.get("id"), cell.metadata
+    attachments = cell.get("attachments", {})
+    return cell.cell_type, cell.source, cell.get("id"), cell.metadata, attachments
 
 
 def _bare(cell: NotebookNode) -> tuple[str, str]:
@@ -164,6 +166,9 @@ def _stale(stored: NotebookNode, chapter: Chapter) -> Iterator[Problem]:
     ):
         what = "has no stamp of what it was made from"
         yield Problem(chapter.name, where, what, _build(chapter))
+        return
+    if not isinstance(stamped["modules"], Mapping) or not isinstance(stamped["outputs"], Mapping):
+        yield Problem(chapter.name, where, "its stamp is damaged", _build(chapter))
         return
     if stamped["py"] != file_digest(chapter.source):
         what = f"its outputs are of an earlier {chapter.name}.py than the code beside them"
@@ -227,8 +232,10 @@ def _cell_faults(
             )
         else:
             faults.extend((fault, "") for fault in rendering_faults(output))
+    if not faults and cell.outputs != clean_outputs(cell.outputs):
+        faults.append(("its outputs hold what a build leaves out (colors, overwritten text)", ""))
     yield from faults
-    if not faults and cell.id in stamped and stamped[cell.id] != output_digest(cell.outputs):
+    if not faults and stamped.get(cell.id) != output_digest(cell.outputs):
         lost = "its outputs are missing" if not cell.outputs else "its outputs were edited"
         yield lost, ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from importlib import resources
 from pathlib import Path
@@ -32,13 +33,20 @@ def new_chapter(book: Book, name: str) -> list[Path]:
             )
     toc = book.root / "_toc.yml"
     contents = _with_entry(toc, name) if toc.is_file() else None
-    for path, template in files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(_fill(template, name), encoding="utf-8")
-    if contents is not None:
-        toc.write_text(contents, encoding="utf-8")
-        return [*files, toc]
-    return list(files)
+    try:
+        for path, template in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(_fill(template, name), encoding="utf-8")
+        if contents is not None:
+            part = toc.with_suffix(".part")
+            part.write_text(contents, encoding="utf-8")
+            os.replace(part, toc)
+    except OSError:
+        # a chapter is created whole or not at all
+        for path in files:
+            path.unlink(missing_ok=True)
+        raise
+    return [*files, toc] if contents is not None else list(files)
 
 
 def _fill(template: str, name: str) -> str:

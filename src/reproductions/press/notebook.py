@@ -88,7 +88,10 @@ def read_stored(path: Path) -> NotebookNode:
     """A notebook file; BadInput when it is none."""
     try:
         return nbformat.read(path, as_version=4)
-    except (nbformat.reader.NotJSONError, nbformat.ValidationError, AttributeError, KeyError):
+    except (
+        *(nbformat.reader.NotJSONError, nbformat.ValidationError, nbformat.NBFormatError),
+        *(UnicodeDecodeError, AttributeError, KeyError),
+    ):
         raise BadInput(f"{path.name} is no notebook file; build it again") from None
 
 

@@ -22,10 +22,12 @@ from typing import Any
 import nbformat
 
 from reproductions.press.book import Chapter, check_parameters, make_writable_folder
+from reproductions.press.compare import kind_of
 from reproductions.press.errors import BadInput
 from reproductions.press.execute import Outcome, Progress, execute
 from reproductions.press.limits import Limits
 from reproductions.press.notebook import (
+    code_cells,
     inject,
     parameters_of,
     provenance,
@@ -42,6 +44,7 @@ __all__ = [
     "keep_failed",
     "latest",
     "make_spec",
+    "recorded_timing",
     "remove_abandoned",
     "run_many",
     "run_one",
@@ -85,6 +88,7 @@ class Record:
     seconds: float
     reason: str = ""
     resumed: bool = False
+    skipped: int = 0
     peak_memory: int = 0
     cell_seconds: list[float] = field(default_factory=list)
     notebook: str = ""
@@ -137,7 +141,8 @@ def run_one(
     A failure is a record, not an exception, so that one failed seed does not end a sweep.
     """
     done = read_done(spec.folder)
-    if done and not fresh:
+    # a run that lacked a data set is made again: it may be there now
+    if done and not fresh and not done.skipped:
         done.resumed = True
         return done
     make_writable_folder(spec.chapter.runs)
@@ -158,7 +163,10 @@ def run_one(
         if not outcome.ok:
             keep_failed(spec.chapter, output, record.reason)
             return record
-        write(take_outputs(source, nbformat.read(output, as_version=4)), output)
+        notebook = take_outputs(source, nbformat.read(output, as_version=4))
+        outputs = [o for cell in code_cells(notebook) for o in cell.outputs]
+        record.skipped = sum(kind_of(o) == "skipped" for o in outputs)
+        write(notebook, output)
         _publish(attempt, spec.folder, record)
         return record
     finally:
@@ -214,9 +222,18 @@ def expected_seconds(spec: Spec) -> float | None:
     past = sorted((r for r in past if r.parameters == wanted), key=lambda r: r.finished)
     if past:
         return past[-1].seconds
-    if spec.canonical and spec.chapter.timing.is_file():
-        return float(json.loads(spec.chapter.timing.read_text())["seconds"])
-    return None
+    recorded = recorded_timing(spec.chapter) if spec.canonical else None
+    return None if recorded is None else recorded["seconds"]
+
+
+def recorded_timing(chapter: Chapter) -> dict[str, Any] | None:
+    """The committed record of how long the stored run took; None without a sound one."""
+    try:
+        record = json.loads(chapter.timing.read_text(encoding="utf-8"))
+        sound = {"seconds": float(record["seconds"])}
+        return sound | {name: str(record[name]) for name in ("machine", "date")}
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return None
 
 
 def run_many(

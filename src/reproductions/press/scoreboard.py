@@ -11,7 +11,6 @@ from __future__ import annotations
 import ast
 import base64
 import html
-import json
 import os
 import re
 import uuid
@@ -27,6 +26,7 @@ from reproductions.press.book import Book, Chapter
 from reproductions.press.compare import FIGURE, claims_outputs, figure_pictures, kind_of
 from reproductions.press.notebook import code_cells, read_stored
 from reproductions.press.picture import draw
+from reproductions.press.runs import recorded_timing
 
 __all__ = ["Board", "read_boards", "stale_pages", "totals", "write_pages"]
 
@@ -94,7 +94,7 @@ def _read(chapter: Chapter) -> Board:
         tables = [data for _, data in claims_outputs(notebook) if data["complete"]]
         rows = tuple(tables[-1]["rows"]) if tables else ()
         face = _face(notebook)
-    timing = json.loads(chapter.timing.read_text()) if chapter.timing.is_file() else None
+    timing = recorded_timing(chapter)
     return Board(chapter, title, rows, timing, face)
 
 

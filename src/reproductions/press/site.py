@@ -94,6 +94,10 @@ class SiteReport:
 
 
 _WARNING = re.compile(r"\b(?:WARNING|ERROR|CRITICAL|SEVERE)\b: .*")
+_JUPYTER_BOOK = (
+    "from reproductions.press._orphan import end_with_parent; end_with_parent(); "
+    "from jupyter_book.cli.main import main; main()"
+)
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -121,6 +125,8 @@ def build_site(root: Path, *, out: Path | None = None, timeout: float = 600.0) -
     try:
         with FileLock(build / "site.lock", timeout=0):
             started = time.monotonic()
+            for abandoned in target.parent.glob(".site-*"):
+                shutil.rmtree(abandoned, ignore_errors=True)
             with tempfile.TemporaryDirectory(dir=target.parent, prefix=".site-") as scratch:
                 html, warnings, log = _run_jupyter_book(root, Path(scratch), timeout)
                 _write_front_door(root, html)
@@ -146,12 +152,14 @@ def _require_sources(root: Path) -> None:
 def _run_jupyter_book(
     root: Path, scratch: Path, timeout: float
 ) -> tuple[Path, tuple[str, ...], str]:
-    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
+    command = [sys.executable, "-c", _JUPYTER_BOOK]
     command += ["build", str(root), "--path-output", str(scratch), "-W", "-n", "--keep-going"]
     environment = os.environ | {"PYTHONHASHSEED": "0", "NO_COLOR": "1", "PYTHONUTF8": "1"}
+    ours, alive = os.pipe()  # closed with this process, whatever ends it: the child ends then
     try:
         done = subprocess.run(
             command,
+            stdin=ours,
             cwd=root,
             env=environment,
             stdout=subprocess.PIPE,
@@ -164,6 +172,9 @@ def _run_jupyter_book(
         )
     except subprocess.TimeoutExpired as error:
         raise SiteError(f"the site was not built within {timeout:g} s") from error
+    finally:
+        os.close(ours)
+        os.close(alive)
     log = _ANSI.sub("", done.stdout)
     warnings = tuple(
         line.strip().replace(f"{root}{os.sep}", "")

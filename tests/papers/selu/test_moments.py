@@ -425,3 +425,28 @@ def test_mean_field_shares_the_fixed_point_and_its_slope_and_differs_elsewhere()
     settled = selu.mean_field_orbit(1.0, 9 / 16, n_steps=4000)[-1]
     assert abs(settled - 0.040949) < 1e-6
     assert abs(selu.fixed_point(0.0, 9 / 16)[1] - 0.026764) < 1e-6
+
+
+@pytest.mark.parametrize(("omega", "tau"), [(0.1, 2.5253952454784874), (-0.5, 3.275314233780364)])
+def test_a_rectifier_has_no_attracting_fixed_point(omega, tau):
+    # Nearly neutral: the iteration creeps so slowly that its residual alone looks settled.
+    with pytest.raises(ValueError, match="must admit an attracting fixed point"):
+        selu.fixed_point(omega, tau, alpha=0.0)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: selu.alpha_dropout_affine(0.1, alpha=math.nan), "alpha must be finite, got nan"),
+        (lambda: selu.alpha_dropout_affine(0.1, alpha=-1.0), "alpha must be at least 0, got -1"),
+        (lambda: selu.alpha_dropout_affine(0.1, scale=math.inf), "scale must be finite, got inf"),
+        (lambda: selu.parameters_for(0.0, 1e300), "variance must be small enough"),
+        (lambda: selu.moment_map("a", 1.0), "mu must be a real number or a tensor, got 'a'"),
+        (lambda: selu.moment_map(0.0, None), "nu must be a real number or a tensor, got None"),
+        (lambda: selu.fixed_point(1j), "omega must be a real number or a tensor, got 1j"),
+        (lambda: selu.spectral_norm("x"), "jacobian must be a real number or a tensor"),
+    ],
+)
+def test_what_is_no_number_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -22,7 +22,7 @@ from reproductions.papers.selu import (
     prove_variance_shrinks,
     spectral_norm,
 )
-from reproductions.papers.selu.proofs import _exact, _Form, _outer, _parameters, _Piece
+from reproductions.papers.selu.proofs import _exact, _Form, _narrowed, _outer, _parameters, _Piece
 
 SIDE = (-0.1, 0.1)
 THEOREM_1 = Box(mu=SIDE, nu=(0.8, 1.5), omega=SIDE, tau=(0.95, 1.1))
@@ -70,6 +70,9 @@ def test_contraction_on_the_wide_box_and_sharp_bounds():
         (THEOREM_1, 1.0, {"alpha": 0.0, "scale": RELU_GAIN}),  # normalized rectifier: 1.057
         (Box((0, 0), (1, 1), (0, 0), (1, 1)), 1.0, {"alpha": 0.0, "scale": RELU_GAIN}),
         (Box((0, 0), (1, 1), (1, 1), (1, 1)), 1.0, {}),  # omega = 1: 1.111
+        # Both singular values above the bound: the determinant alone is positive.
+        (Box((0, 0), (1, 1), (1, 1), (1, 1)), 0.1, {}),
+        (Box((0, 0), (1, 1), (3, 3), (1, 1)), 0.5, {}),
         (Box(SIDE, (0.8, 1.5), (-1, 1), (0.95, 1.1)), 1.0, {}),
         (Box(SIDE, (0.8, 1.5), (0.9, 1), (0.95, 1.1)), 1.0, {}),
         (Box((0, 0), (1, 1), (0, 0), (1, 1)), 0.787673360, {}),  # 0.78767336046...
@@ -283,6 +286,10 @@ def test_both_readings_of_a_number():
     assert decimal < binary
     assert _outer((0.8, 1.1)) == (decimal, Fraction(1.1))
     assert _outer((0.95, 0.95)) == (Fraction(0.95), Fraction("0.95"))
+    with flint.ctx.workprec(80):
+        assert not _exact(Fraction("1.1")).overlaps(arb(1.1))
+        low, _ = _narrowed((0.1, 0.7))
+        assert not low.overlaps(_exact(Fraction("0.1")))
 
 
 def test_leaves_tile_the_range_and_bound_the_norm():
@@ -362,3 +369,18 @@ def test_bad_boxes(change, message):
 def test_bad_arguments(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    "pair", [("a", "b"), "12", ("0.1", "0.2"), (None, 1), (1j, 2), (10**400, 1)]
+)
+def test_a_pair_that_is_none_names_argument_and_value(pair):
+    with pytest.raises(ValueError, match=r"mu must be a \(low, high\) pair, got"):
+        Box(mu=pair, nu=(1, 1), omega=(0, 0), tau=(1, 1))
+
+
+def test_curvature_bound_names_what_it_does_not_know():
+    with pytest.raises(ValueError, match="which must be one of variance, second moment"):
+        curvature_bound(THEOREM_1, "foo")
+    with pytest.raises(ValueError, match="pieces"):
+        curvature_bound(THEOREM_1, pieces=0)

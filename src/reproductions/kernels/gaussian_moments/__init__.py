@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from reproductions._validate import choice, within
+from reproductions._validate import choice, number, within
 
 from . import batched, naive
 
@@ -42,7 +42,9 @@ def gaussian_moments(
     SELU(z) = scale z for z > 0 and scale alpha (e^z - 1) for z <= 0; ``alpha=1, scale=1`` is the
     ELU, ``alpha=0`` a rectifier. Klambauer et al. 2017, Eqs. (4)-(5), in a form that neither
     overflows nor cancels: relative error below 1e-9 for |mean| <= 30 and variance in [1e-8, 1e6]
-    (of the mean near its zero: absolute), in practice 1e-11.
+    (of the mean near its zero: absolute), in practice 1e-11. That holds for alpha up to 20 (SELU's
+    is 1.67); beyond, the variance loses digits in proportion, and for ``alpha=0`` it has fewer where
+    ``mean`` is more than 20 standard deviations below zero.
 
     Args:
         mean: means of z, any shape; finite. Units of the preactivation.
@@ -131,7 +133,7 @@ def _prepare(mean, variance, alpha, scale, backend):
 
 def _checked(name, value, **bounds):
     """As ``within``, at the cost of one pass over a long tensor that is in order."""
-    tensor = torch.as_tensor(value, dtype=torch.float64)
+    tensor = number(name, value)
     if tensor.numel() > 1:
         low, high = tensor.detach().aminmax()
         if low > bounds.get("low", -math.inf) and high < math.inf:

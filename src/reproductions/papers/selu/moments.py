@@ -325,6 +325,8 @@ def fixed_point(
         i = found.nonzero()[:, 0]
         jacobian = moment_jacobian(mu[i], nu[i], w[i], t[i], alpha=a[i], scale=c[i])
         radius[i] = torch.linalg.eigvals(jacobian).abs().amax(-1)
+    # A true fixed point is about settled / (1 - radius) away: near a neutral map that is not near.
+    found &= (radius >= 1) | (settled <= 1e-3 * (1 - radius))
     bad = (~found | ~(radius < 1)).nonzero()[:, 0]
     if len(bad):
         i = bad[0]
@@ -398,7 +400,7 @@ def parameters_for(
         ValueError: variance or tau not positive; a mean that no alpha >= 0 can reach.
     """
     alpha, scale, ratio, low, high = _parameters(mean, variance, omega, tau)
-    bad = alpha.isnan()
+    bad = ~((ratio > low) & (ratio <= high))
     if bad.any():
         i = bad.flatten().nonzero()[0, 0]
         got, least, most = (v.flatten()[i].item() for v in (ratio, low, high))
@@ -407,6 +409,10 @@ def parameters_for(
             f"mean must lie between {least:.6g} and {most:.6g} standard deviations for a SELU to "
             f"have it as fixed point, got {mean:g} ({got:.6g} of them)"
         )
+    lost = ~(alpha.isfinite() & scale.isfinite())
+    if lost.any():
+        got = torch.as_tensor(variance).expand(bad.shape)[lost].flatten()[0].item()
+        raise ValueError(f"variance must be small enough not to overflow, got {got:g}")
     return alpha, scale
 
 
@@ -477,7 +483,8 @@ def alpha_dropout_affine(
         raise ValueError("rate must be less than 1, got 1")
     mean = finite("mean", mean)
     variance = within("variance", variance, low=0.0, open_low=True)
-    saturation = -float(scale) * float(alpha)
+    alpha = within("alpha", alpha, low=0.0)
+    saturation = -within("scale", scale, low=0.0, open_low=True) * alpha
     keep = 1 - rate
     a = (variance / (keep * (rate * (saturation - mean) ** 2 + variance))).sqrt()
     return a, mean - a * (keep * mean + rate * saturation)

@@ -27,7 +27,7 @@ from typing import NamedTuple
 import flint
 from flint import arb
 
-from reproductions._validate import positive_integer, within
+from reproductions._validate import choice, positive_integer, within
 
 __all__ = [
     "MAX_BOXES",
@@ -256,6 +256,8 @@ def curvature_bound(
     (``which="variance"``) or of the second-moment map. Enclosed by power series in m over balls;
     infinite if the box reaches x = 0.
     """
+    choice("which", which, ("variance", "second moment"))
+    positive_integer("pieces", pieces)
     with flint.ctx.workprec(_BITS):
         a, c = _parameters(alpha, scale)
         w, t = _exact(_reach(box.omega)), _exact(_outer(box.tau)[1])
@@ -276,9 +278,12 @@ def curvature_bound(
 def _interval(name: str, pair: Pair, low: float = -math.inf) -> Pair:
     try:
         first, last = pair
-    except (TypeError, ValueError) as error:
+        if any(isinstance(end, (str, bytes)) for end in (first, last)):
+            raise TypeError("text")
+        first, last = float(first), float(last)
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{name} must be a (low, high) pair, got {pair!r}") from error
-    first, last = (within(name, float(end), low=low).item() for end in (first, last))
+    first, last = (within(name, end, low=low).item() for end in (first, last))
     if first > last:
         raise ValueError(f"{name} must be a non-empty (low, high) pair, got ({first:g}, {last:g})")
     return first, last
