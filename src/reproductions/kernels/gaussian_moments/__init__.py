@@ -43,8 +43,8 @@ def gaussian_moments(
     ELU, ``alpha=0`` a rectifier. Klambauer et al. 2017, Eqs. (4)-(5), in a form that neither
     overflows nor cancels: relative error below 1e-9 for |mean| <= 30 and variance in [1e-8, 1e6]
     (of the mean near its zero: absolute), in practice 1e-11. That holds for alpha up to 20 (SELU's
-    is 1.67); beyond, the variance loses digits in proportion, and for ``alpha=0`` it has fewer where
-    ``mean`` is more than 20 standard deviations below zero.
+    is 1.67); beyond, the variance loses digits in proportion, and for ``alpha=0`` it has fewer
+    where ``mean`` is more than 20 standard deviations below zero.
 
     Args:
         mean: means of z, any shape; finite. Units of the preactivation.
