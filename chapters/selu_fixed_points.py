@@ -29,8 +29,10 @@
 #
 # What holds: the map, its constants, the contraction and all three theorems.
 # We replace the search by a rigorous proof from a few hundred rectangles.
-# What does not hold as stated: that exploding gradients are impossible (they grow, slowly and exponentially, and a short argument shows that no activation with such a fixed point can avoid it), and that tanh or sigmoid units cannot normalize themselves (after a change of scale and offset they do, and faster than SELU).
+# What does not hold as stated: that exploding gradients are impossible (they grow, slowly and exponentially, and a short argument shows that no nonlinear activation with such a fixed point can avoid it), and that tanh or sigmoid units cannot normalize themselves (after a change of scale and offset they do, and faster than SELU).
 # What we found on the way: the number that closes the paper's proof most likely belongs to a slightly different map; the *p*-values are one-sided; and on the pulsar data a logistic regression, which the paper does not report, comes within a few thousandths of the SNN.
+#
+# (In Colab, first run `%pip install -q git+https://github.com/theory-you-can-run/theory-you-can-run` in a cell of its own; on Binder, and after `make book`, the package is there.)
 
 # %% tags=["face", "hide-input"]
 import numpy as np

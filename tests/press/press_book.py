@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -147,10 +148,18 @@ def reproduce(*args: str | Path):
 
 
 def start_reproduce(*args: str | Path, **kwargs) -> subprocess.Popen[str]:
-    """The command in a process of its own."""
+    """The command in a process of its own, which hears interrupts even if this one ignores them.
+
+    A test run that a shell put into the background ignores them, and children inherit that.
+    """
     command = [sys.executable, "-m", "reproductions.press.cli", *map(str, args)]
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        **kwargs,
     )
 
 

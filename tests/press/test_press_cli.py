@@ -251,8 +251,11 @@ def test_expected_time_comes_from_the_last_run_or_the_record(plain):
     spec = make_spec(plain.chapter("beta"))
     assert expected_seconds(spec) is None
     plain.chapter("beta").timing.parent.mkdir(parents=True)
-    plain.chapter("beta").timing.write_text('{"seconds": 77}')
+    timing = {"seconds": 77, "machine": "two cores", "date": "2026-01-01"}
+    plain.chapter("beta").timing.write_text(json.dumps(timing))
     assert expected_seconds(spec) == 77
+    plain.chapter("beta").timing.write_text(json.dumps(timing)[:-5])
+    assert expected_seconds(spec) is None
     assert expected_seconds(make_spec(plain.chapter("beta"), {"seed": 5})) is None
     record = json.loads(reproduce("run", "beta", "--json", "--root", plain.root).stdout)[0]
     assert expected_seconds(spec) == record["seconds"]
