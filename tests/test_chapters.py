@@ -11,6 +11,7 @@ import jupytext
 import nbformat
 import pytest
 
+from reproductions.chapter.claims import CLAIMS_MIME
 from reproductions.press.compare import kind_of
 from reproductions.press.notebook import code_cells
 
@@ -28,6 +29,12 @@ def test_cells_are_short_and_fit_the_page(chapter):
         assert len(lines) <= LINES, f"a cell of {len(lines)} lines: {lines[0]}"
         wide = [line for line in lines if len(line) > width]
         assert not wide, f"over {width} columns: {wide[0]}"
+
+
+def claimed(cell):
+    """Ids of the claims that a cell shows."""
+    tables = [o.data[CLAIMS_MIME] for o in cell.outputs if CLAIMS_MIME in o.get("data", {})]
+    return [row["id"] for data in tables for row in data["rows"]]
 
 
 @pytest.mark.slow
@@ -57,4 +64,5 @@ def test_the_end_is_reached_without_data_and_without_network(chapter, tmp_path):
         else:
             # a cell that shows less than the stored one, and does not say why, would fail later
             assert kinds == [kind_of(output) for output in old.outputs], new.source
+            assert claimed(new) == claimed(old)
     assert skipped == record["skipped"]

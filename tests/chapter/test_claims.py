@@ -181,6 +181,15 @@ def test_show_displays_what_was_settled_since_the_last_call(table, monkeypatch):
         table.show()
 
 
+def test_claims_without_their_data_are_not_shown_again(table, monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda bundle, raw: shown.append(bundle))
+    table.stored("C1", because="no data")
+    table.settle("C2", measured("m", True, c.holds()))
+    table.show()
+    assert [r["id"] for r in shown[0][CLAIMS_MIME]["rows"]] == ["C2"]
+
+
 def test_renderings_follow_from_data_alone(table):
     table.settle("C1", measured("norm", 0.78767336, c.near(0.7877, abs=1e-4), drift=1e-9))
     table.not_run("C2", "needs a data set that is not public")

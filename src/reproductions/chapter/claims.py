@@ -332,9 +332,13 @@ class Claims:
         self._store(id, NOT_RUN, because, quoted)
 
     def stored(self, *ids: str, because: str) -> None:
-        """Record that these claims need a data set that this run does not have."""
+        """Record that these claims need a data set that this run does not have.
+
+        They count as shown: the output that announces the missing data set names them.
+        """
         for id in ids:
             self._store(id, STORED, because, ())
+        self._shown.update(ids)
 
     def _store(
         self, id: str, verdict: str, because: str, measurements: Sequence[Measurement]
