@@ -34,7 +34,7 @@ SMALL = 1e-4
 LARGE = 200.0
 # Small enough for all intermediates to stay in a core's cache, large enough to drown the
 # interpreter's overhead; accelerators get long vectors instead.
-CHUNK = {"cpu": 1 << 14}
+CHUNK = {"cpu": 1 << 15}
 CHUNK_ELSEWHERE = 1 << 22
 
 _SQRT_HALF = math.sqrt(0.5)
