@@ -1390,16 +1390,16 @@ if collection is not None:
 
 # %% tags=["hide-input"]
 if (collection := datasets.optional("uci", claims=("C13", "C14"), tasks=names)) is not None:
-    claims.settle(
+    claims.not_run(
         "C13",
-        over_seeds("mean rank, ReLU minus SNN", gap.mean(1), above(0.0), drift=0.5),
+        "The order among four methods on a few small tasks is not settled: earlier runs of this "
+        "comparison with a single seed put ReLU networks ahead of SNNs, the average over seeds here "
+        "puts them behind. The large tasks and the 24 methods are not tested.",
+        over_seeds("mean rank, ReLU minus SNN", gap.mean(1), reported(), drift=0.5),
         measured("the same, lower end over tasks", tasks_drawn[0], reported(), drift=0.5),
         measured("the same, upper end over tasks", tasks_drawn[1], reported(), drift=0.5),
-        over_seeds("mean rank, SVM minus SNN", svm, at_most(0.0), drift=0.4),
+        over_seeds("mean rank, SVM minus SNN", svm, reported(), drift=0.4),
         over_seeds("mean rank, forest minus SNN", forest, reported(), drift=0.4),
-        qualified="Two orderings among four methods on a handful of small tasks; the forest is too "
-        "close to judge, and the interval over tasks says how little this decides. The large tasks "
-        "and the 24 methods are not tested here.",
     )
     claims.not_run(
         "C14",
