@@ -65,15 +65,15 @@ def gaussian_moments(
         ValueError: an argument is out of range, NaN or infinite; alpha or scale wants a gradient;
             an unknown backend; Triton asked for where it is not installed.
     """
-    arguments, shape, backend = _prepare(mean, variance, alpha, scale, backend)
+    arguments, shape, how = _prepare(mean, variance, alpha, scale, backend)
     if torch.is_grad_enabled():
         for name, value in (("alpha", arguments[2]), ("scale", arguments[3])):
             if value.requires_grad:
                 raise ValueError(f"{name} must be detached (it has no gradient here), got {value}")
     if torch.is_grad_enabled() and any(a.requires_grad for a in arguments[:2]):
-        first, second = _Differentiable.apply(*arguments, backend)
+        first, second = _Differentiable.apply(*arguments, *how)
     else:
-        first, second = _evaluate(*arguments, backend, with_derivatives=False)
+        first, second = _evaluate(*arguments, *how, with_derivatives=False)
     return first.reshape(shape), second.reshape(shape)
 
 
@@ -93,9 +93,9 @@ def moments_and_derivatives(
     """
     if backend == "naive":
         raise ValueError("backend must be auto, batched or triton for derivatives; got 'naive'")
-    arguments, shape, backend = _prepare(mean, variance, alpha, scale, backend)
+    arguments, shape, how = _prepare(mean, variance, alpha, scale, backend)
     arguments = [a.detach() for a in arguments]
-    out = _evaluate(*arguments, backend, with_derivatives=True)
+    out = _evaluate(*arguments, *how, with_derivatives=True)
     return Moments(*(value.reshape(shape) for value in out))
 
 
@@ -112,11 +112,15 @@ def parts(mean: torch.Tensor | float, variance: torch.Tensor | float) -> batched
 
 
 def _prepare(mean, variance, alpha, scale, backend):
-    """Check the arguments; return them flat, the common shape, and the backend that will run."""
+    """Check the arguments; return them flat, the common shape, and how to run.
+
+    That is the least and the greatest variance, and the backend.
+    """
     choice("backend", backend, BACKENDS)
-    mean, variance = _checked("mean", mean), _checked("variance", variance, low=0.0)
-    alpha = _checked("alpha", alpha, low=0.0)
-    scale = _checked("scale", scale, low=0.0, open_low=True)
+    mean, _ = _checked("mean", mean)
+    variance, extent = _checked("variance", variance, low=0.0)
+    alpha, _ = _checked("alpha", alpha, low=0.0)
+    scale, _ = _checked("scale", scale, low=0.0, open_low=True)
     device = next((a.device for a in (mean, variance) if a.ndim), mean.device)
     shape = torch.broadcast_shapes(mean.shape, variance.shape, alpha.shape, scale.shape)
     mean, variance = (a.to(device).expand(shape).reshape(-1) for a in (mean, variance))
@@ -128,20 +132,21 @@ def _prepare(mean, variance, alpha, scale, backend):
         backend = "triton" if mean.is_cuda and find_spec("triton") else "batched"
     elif backend == "triton" and find_spec("triton") is None:
         raise ValueError("backend must be naive or batched where triton is missing; got 'triton'")
-    return [mean, variance, alpha, scale], shape, backend
+    return [mean, variance, alpha, scale], shape, (extent, backend)
 
 
 def _checked(name, value, **bounds):
-    """As ``within``, at the cost of one pass over a long tensor that is in order."""
+    """As ``within``, in one pass if all is in order; return the least and the greatest too."""
     tensor = number(name, value)
-    if tensor.numel() > 1:
-        low, high = tensor.detach().aminmax()
-        if low > bounds.get("low", -math.inf) and high < math.inf:
-            return tensor
-    return within(name, tensor, **bounds)
+    if not tensor.numel():
+        return tensor, (0.0, 0.0)
+    low, high = (bound.item() for bound in tensor.detach().aminmax())
+    if not (low > bounds.get("low", -math.inf) and high < math.inf):
+        within(name, tensor, **bounds)
+    return tensor, (low, high)
 
 
-def _evaluate(mean, variance, alpha, scale, backend, *, with_derivatives):
+def _evaluate(mean, variance, alpha, scale, extent, backend, *, with_derivatives):
     """Return the flat results: two tensors, or six with the derivatives."""
     if backend == "naive":
         first, second = naive.moments(
@@ -152,43 +157,43 @@ def _evaluate(mean, variance, alpha, scale, backend, *, with_derivatives):
         from . import triton
 
         return triton.elementwise(mean, variance, alpha, scale, with_derivatives=with_derivatives)
-    out = [_uninitialized(mean) for _ in range(6 if with_derivatives else 2)]
-    size = min(batched.CHUNK.get(mean.device.type, batched.CHUNK_ELSEWHERE), len(mean))
-    if not len(mean):
+    n, results = len(mean), 6 if with_derivatives else 2
+    out = _uninitialized(results, n, mean)
+    if not n:
         return tuple(out)
-    workspace = batched.Workspace(size, mean)
-    low, high = (bound.item() for bound in variance.aminmax())
-    bounds = (low, high) if low > batched.SMALL and high <= batched.LARGE else None
-    for start in range(0, len(mean), size):
+    size = min(batched.CHUNK.get(mean.device.type, batched.CHUNK_ELSEWHERE), n)
+    scratch = _uninitialized(batched.ROWS - results, size, mean)
+    low, high = extent
+    bounds = extent if low > batched.SMALL and high <= batched.LARGE else None
+    finish = batched.moments_and_derivatives if with_derivatives else batched.moments
+    for start in range(0, n, size):
         piece = slice(start, start + size)
-        m, x, *results = (t[piece] for t in (mean, variance, *out))
+        m, x = mean[piece], variance[piece]
         a, c = (p[piece] if p.ndim else p.item() for p in (alpha, scale))
-        workspace.restart(len(m))
-        parts = batched.parts(m, x, bounds, workspace)
-        m_out, _ = batched.moments(parts, a, c, out=results[:2])
-        if with_derivatives:
-            batched.derivatives(parts, m_out, a, c, out=results[2:], workspace=workspace)
+        rows = batched.rows(out[:, piece].unbind(), scratch[:, : len(m)].unbind())
+        finish(batched.parts(m, x, bounds, rows), a, c)
     if low == 0:
         out[1].masked_fill_(variance == 0, 0.0)
     return tuple(out)
 
 
-def _uninitialized(like):
-    """An uninitialized tensor; on the CPU numpy's, which asks the system for huge pages."""
-    return torch.from_numpy(np.empty(like.shape)) if like.is_cpu else torch.empty_like(like)
+def _uninitialized(rows, n, like):
+    """Uninitialized (rows, n); on the CPU numpy's, which asks the system for huge pages."""
+    if like.is_cpu:
+        return torch.from_numpy(np.empty((rows, n)))
+    return torch.empty(rows, n, dtype=like.dtype, device=like.device)
 
 
 class _Differentiable(torch.autograd.Function):
     """The closed-form derivatives as a backward pass."""
 
     @staticmethod
-    def forward(ctx, mean, variance, alpha, scale, backend):
-        backend_of_derivatives = "batched" if backend == "naive" else backend
-        first, second, *derivatives = _evaluate(
-            mean, variance, alpha, scale, backend_of_derivatives, with_derivatives=True
-        )
+    def forward(ctx, mean, variance, alpha, scale, extent, backend):
+        arguments = mean, variance, alpha, scale, extent
+        closed = "batched" if backend == "naive" else backend
+        first, second, *derivatives = _evaluate(*arguments, closed, with_derivatives=True)
         if backend == "naive":
-            first, second = _evaluate(mean, variance, alpha, scale, "naive", with_derivatives=False)
+            first, second = _evaluate(*arguments, "naive", with_derivatives=False)
         ctx.save_for_backward(*derivatives)
         return first, second
 
@@ -199,7 +204,5 @@ class _Differentiable(torch.autograd.Function):
         return (
             grad_mean * mean_m + grad_variance * variance_m,
             grad_mean * mean_x + grad_variance * variance_x,
-            None,
-            None,
-            None,
+            *[None] * 4,
         )

@@ -8,9 +8,9 @@ with z_+ = max(z, 0) and e = (1 - e^z) for z < 0, else 0. The two parts never li
 
 a sum of positive terms: nothing cancels as it does in E f^2 - (E f)^2, which has no correct digit
 left at m = 30, x = 1e-8 (the square is 1e11 times the variance) nor at m = -30 (saturation).
-With P = Pr[z > 0], Q = 1 - P, A = E[e^z; z < 0], B = E[e^{2z}; z < 0]:
+With z_- = max(-z, 0), P = Pr[z > 0], Q = 1 - P, A = E[e^z; z < 0], B = E[e^{2z}; z < 0]:
 
-    E z_+   = m P + s phi             Var z_+ = x (P - u (|t| + u)),  u = phi - |t| min(P, Q)
+    E z_+   = s phi + m P             Var z_+ = x P - E z_+ E z_-,  E z_- = s phi - m Q
     E e     = Q - A                   Var e   = B + P - (A + P)^2
 
 (Klambauer et al. 2017, Eqs. (4)-(5), rearranged). A and B are Gaussian tails, e.g.
@@ -28,19 +28,18 @@ from typing import NamedTuple
 
 import torch
 
-__all__ = ["Parts", "Workspace", "derivatives", "moments", "parts"]
+__all__ = ["Parts", "moments", "moments_and_derivatives", "parts", "rows"]
 
 SMALL = 1e-4
 LARGE = 200.0
-# Small enough for all intermediates to stay in a core's cache, large enough to drown the
+# Small enough for intermediates to stay near a core's cache, large enough to drown the
 # interpreter's overhead; accelerators get long vectors instead.
 CHUNK = {"cpu": 1 << 15}
 CHUNK_ELSEWHERE = 1 << 22
 
-_SQRT_HALF = math.sqrt(0.5)
-_SQRT_HALF_PI = math.sqrt(math.pi / 2)
-_NORMAL = 1 / math.sqrt(2 * math.pi)
-# phi underflows beyond; clamping keeps 0 * inf out of the products with it.
+# The height of the normal density, 1/sqrt(2 pi), over sqrt 2.
+_HALF_NORMAL = 0.5 / math.sqrt(math.pi)
+# The Taylor series of _small sees no |t| beyond: phi is 0 there, and 0 * inf is NaN.
 _FAR = 40.0
 _TINY = 1e-280
 # e1^2 e^LARGE must stay finite. Where the clamp acts, m > 150 and every tail is below 1e-24.
@@ -71,50 +70,39 @@ class Parts(NamedTuple):
     """Var e."""
 
 
-class Workspace:
-    """Rows to write intermediates into: fresh memory for each would cost more than the arithmetic.
+ROWS = 11
+"""Rows that :func:`rows` wants, results included: the nine parts and two intermediates."""
 
-    ``restart`` begins again with the first row.
+
+def rows(results: list[torch.Tensor], scratch: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """Return where :func:`parts` is to write so that the results end in their own rows.
+
+    ``results`` are the two rows of the moments, or the six of moments and derivatives; ``scratch``
+    are others, together ``ROWS``. Each number is born where it is overwritten for the last time:
+    the fewer rows in use, the more of them a core's cache holds.
     """
-
-    ROWS = 16
-
-    def __init__(self, size: int, like: torch.Tensor):
-        self._full = list(torch.empty(self.ROWS, size, dtype=like.dtype, device=like.device))
-        self._rows = iter(self._full)
-
-    def restart(self, length: int) -> None:
-        """Forget what the rows hold; hand out rows of ``length`` from now on."""
-        full = length == len(self._full[0])
-        self._rows = iter(self._full if full else [row[:length] for row in self._full])
-
-    def __call__(self) -> torch.Tensor:
-        """Return the next row."""
-        return next(self._rows)
+    mean, variance, *derivatives = results
+    mean_m, mean_x, variance_m, variance_x, a, b, c, d, e = [*derivatives, *scratch]
+    return mean_m, variance_m, mean_x, a, variance_x, b, variance, mean, c, d, e
 
 
 def parts(
     m: torch.Tensor,
     x: torch.Tensor,
     bounds: tuple[float, float] | None = None,
-    workspace: Workspace | None = None,
+    out: tuple[torch.Tensor, ...] | None = None,
 ) -> Parts:
     """Return the nine parts for float64 tensors (n,) of means and of variances x >= 0.
 
-    ``bounds`` are the least and the greatest x if they are known. With a workspace the parts may
-    live in its rows, until its next ``restart``.
+    ``bounds`` are the least and the greatest x if they are known; ``out`` are eleven tensors (n,)
+    to write into, nine for the parts and two for intermediates.
     """
+    out = out or _fresh_rows(x)
     if not len(x):
-        return Parts(*(torch.empty_like(x) for _ in Parts._fields))
-    row = _allocate if workspace is None else workspace
+        return Parts(*out[:9])
     low, high = bounds or (bound.item() for bound in x.aminmax())
     if low > SMALL and high <= LARGE:
-        return _middle(m, x, row)
-    if high <= SMALL:
-        return _small(m, x, row)
-    if low > LARGE:
-        return _large(m, x, row)
-    out = Parts(*(torch.empty_like(x) for _ in Parts._fields))
+        return _middle(m, x, out)
     for regime, mask in (
         (_small, x <= SMALL),
         (_middle, (x > SMALL) & (x <= LARGE)),
@@ -122,153 +110,132 @@ def parts(
     ):
         index = mask.nonzero()[:, 0]
         if len(index):
-            for target, value in zip(out, regime(m[index], x[index], _allocate), strict=True):
+            for target, value in zip(out, regime(m[index], x[index]), strict=False):
                 target[index] = value
-    return out
+    return Parts(*out[:9])
 
 
-def moments(p: Parts, alpha, scale, out=(None, None)) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return (E f, Var f) from the parts; alpha and scale are floats or tensors (n,)."""
-    mean = _plus(p.mean_linear, p.mean_exponential, -alpha, out=out[0]).mul_(scale)
-    variance = _plus_product(
-        p.variance_linear, p.mean_linear, p.mean_exponential, 2 * alpha, out=out[1]
-    )
-    variance = _plus(variance, p.variance_exponential, alpha * alpha, out=variance)
+def moments(p: Parts, alpha, scale) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (E f, Var f); alpha and scale are floats or tensors (n,). Overwrites two parts."""
+    variance = _plus(p.variance_linear, 2 * alpha, p.mean_linear, p.mean_exponential)
+    variance = _plus(variance, alpha * alpha, p.variance_exponential).mul_(scale * scale)
+    mean = _plus(p.mean_exponential.mul_(-alpha * scale), scale, p.mean_linear)
     # Only a far tail of the linear side, alone, can come out of its rounding below 0.
-    return mean, variance.mul_(scale * scale).clamp_(min=0)
+    return mean, variance.clamp_(min=0)
 
 
-def derivatives(
-    p: Parts, mean, alpha, scale, out=(None,) * 4, workspace: Workspace | None = None
-) -> tuple[torch.Tensor, ...]:
-    """Return d(E f)/dm, d(E f)/dx, d(Var f)/dm and d(Var f)/dx, each (n,), given mean = E f.
+def moments_and_derivatives(p: Parts, alpha, scale) -> tuple[torch.Tensor, ...]:
+    """Return E f, Var f, d(E f)/dm, d(E f)/dx, d(Var f)/dm, d(Var f)/dx. Overwrites the parts.
 
     Price's theorem, d/dm E h(z) = E h'(z) and d/dx E h(z) = E h''(z)/2, gives scale (P + alpha A),
     scale/2 (alpha A + (1 - alpha) p0), 2 Cov(f, f') and E[f'^2 + f f''] - E f E f''; the last two
     are written in the parts so that neither saturation nor a large mean cancels.
     """
-    row = _allocate if workspace is None else workspace
     square, bend = scale * scale, alpha * alpha
-    pull = torch.mul(p.tilted, alpha, out=row())
-    curve = torch.mul(p.density, 1 - alpha, out=row())
-    mean_m = torch.add(p.positive, pull, out=out[0]).mul_(scale)
-    mean_x = torch.add(pull, curve, out=out[1]).mul_(scale / 2)
-    variance_m = torch.sub(p.negative, pull, out=out[2]).mul_(p.mean_linear)
-    variance_m = _plus_product(
-        variance_m, p.positive, p.mean_exponential, alpha * (1 - alpha), out=variance_m
-    )
-    variance_m = _plus(variance_m, p.variance_exponential, bend, out=variance_m).mul_(2 * square)
-    weight = torch.add(p.tilted, p.positive, out=row())
-    weight = _plus(p.mean_linear, weight, alpha, out=weight)
-    variance_x = torch.addcmul(p.positive, pull, weight, value=-1, out=out[3])
-    variance_x = _plus(variance_x, p.tilted2, 2 * bend, out=variance_x)
-    variance_x = _plus_product(variance_x, mean, curve, -1 / scale, out=variance_x)
-    return mean_m, mean_x, variance_m, variance_x.mul_(square)
+    variance_m = _plus(p.negative, -alpha, p.tilted).mul_(p.mean_linear)
+    variance_m = _plus(variance_m, alpha * (1 - alpha), p.positive, p.mean_exponential)
+    variance_m = _plus(variance_m, bend, p.variance_exponential).mul_(2 * square)
+    mean, variance = moments(p, alpha, scale)
+    weight = torch.add(p.tilted, p.positive, out=p.variance_exponential)
+    weight = _plus(p.mean_linear, alpha, weight, out=weight)
+    variance_x = _plus(p.positive, 2 * bend, p.tilted2, out=p.tilted2)
+    variance_x = _plus(variance_x, -alpha, p.tilted, weight).mul_(square)
+    curve, pull = p.density.mul_(scale * (1 - alpha) / 2), p.tilted.mul_(scale * alpha)
+    variance_x = variance_x.addcmul_(mean, curve, value=-2)
+    mean_m, mean_x = _plus(pull, scale, p.positive, out=p.positive), curve.add_(pull, alpha=0.5)
+    return mean, variance, mean_m, mean_x, variance_m, variance_x
 
 
-def _plus(a, b, factor, out=None):
-    """a + factor b; in one pass where the factor is a number."""
-    if isinstance(factor, float):
+def _plus(a, factor, b, c=None, out=None):
+    """Return a + factor b (c), in place of a unless told; one pass where the factor is a number."""
+    out = a if out is None else out
+    if isinstance(factor, torch.Tensor):
+        return torch.addcmul(a, factor, b if c is None else b * c, out=out)
+    if c is None:
         return torch.add(a, b, alpha=factor, out=out)
-    return torch.addcmul(a, b, factor, out=out)
+    return torch.addcmul(a, b, c, value=factor, out=out)
 
 
-def _plus_product(a, b, c, factor, out=None):
-    """a + factor b c; in one pass where the factor is a number."""
-    if isinstance(factor, float):
-        return torch.addcmul(a, b, c, value=factor, out=out)
-    return torch.addcmul(a, b * c, factor, out=out)
+def _fresh_rows(x):
+    return tuple(torch.empty(ROWS, len(x), dtype=x.dtype, device=x.device))
 
 
-def _allocate() -> None:
-    """Stand in for a workspace: ``out=None`` lets torch allocate."""
+def _middle(m, x, out=None):
+    out = out or _fresh_rows(x)
+    s2, half = _linear(m, x, out)
+    _, _, _, tilted, tilted2, *_ = out
+    torch.add(half, s2, alpha=0.5, out=tilted).erfc_().mul_(0.5)
+    torch.add(half, s2, out=tilted2).erfc_().mul_(0.5)
+    lean = torch.add(m, x, alpha=0.5, out=half).clamp_(max=_EXPONENT).exp_()
+    tilted.mul_(lean)
+    # e^{2m+2x} as lean^2 e^x: the rounding of the exponent then cancels in B - A^2.
+    tilted2.mul_(lean.square_()).mul_(torch.exp(x, out=s2))
+    return _bent(out)
 
 
-def _normal(m, x, row):
-    """s, t, |t|, the density phi(t) and the two tails P, Q (both to full relative precision)."""
-    s = torch.sqrt(x, out=row())
-    t = torch.div(m, s, out=row())
-    y = torch.abs(t, out=row()).clamp_(max=_FAR)
-    phi = torch.mul(y, y, out=row()).mul_(-0.5).exp_().mul_(_NORMAL)
-    half = torch.mul(t, _SQRT_HALF, out=row())
-    negative = torch.erfc(half, out=row()).mul_(0.5)
-    positive = half.neg_().erfc_().mul_(0.5)
-    return s, t, y, phi, positive, negative
+def _large(m, x):
+    out = _fresh_rows(x)
+    s2, half = _linear(m, x, out)
+    _, _, density, tilted, tilted2, *_ = out
+    height = density * s2 * (math.sqrt(math.pi) / 2)
+    tilted.copy_(_tilted_tail(half + s2 / 2, m + x / 2, height))
+    tilted2.copy_(_tilted_tail(half + s2, 2 * (m + x), height))
+    return _bent(out)
 
 
-def _linear(m, x, s, y, phi, positive, negative, row):
-    """E z_+ and Var z_+; y is overwritten."""
-    u = torch.minimum(positive, negative, out=row()).mul_(y)
-    u = torch.sub(phi, u, out=u)
-    # The tail of E z_+ = m P + s phi loses t^2 in relative precision, where it no longer matters.
-    mean = torch.mul(m, positive, out=row()).addcmul_(s, phi)
-    y.add_(u).mul_(u)
-    variance = torch.sub(positive, y, out=u).mul_(x)
-    return mean, variance
+def _linear(m, x, out):
+    """Write P, Q, p0, E z_+ and Var z_+; return sqrt(2x) and t / sqrt 2 in the last two rows."""
+    positive, negative, density, _, _, mean, variance, other, _, s2, half = out
+    torch.mul(x, 2, out=s2).sqrt_()
+    torch.div(m, s2, out=half)
+    torch.neg(half, out=positive)
+    phi = torch.mul(half, positive, out=density).exp_().mul_(s2).mul_(_HALF_NORMAL)
+    positive.erfc_().mul_(0.5)
+    torch.erfc(half, out=negative).mul_(0.5)
+    # The tail of E z_+ loses t^2 in relative precision, where it no longer matters.
+    torch.addcmul(phi, m, positive, out=mean)
+    torch.addcmul(phi, m, negative, value=-1, out=other)
+    torch.mul(x, positive, out=variance).addcmul_(mean, other, value=-1)
+    phi.div_(x)
+    return s2, half
 
 
-def _middle(m, x, row):
-    s, t, y, phi, positive, negative = _normal(m, x, row)
-    mean, variance = _linear(m, x, s, y, phi, positive, negative, row)
-    lean = torch.add(m, x, alpha=0.5, out=y).clamp_(max=_EXPONENT).exp_()
-    argument = t.add_(s)
-    tilted = torch.mul(argument, _SQRT_HALF, out=row()).erfc_().mul_(0.5).mul_(lean)
-    tilted2 = argument.add_(s).mul_(_SQRT_HALF).erfc_().mul_(0.5)
-    tilted2.mul_(lean.square_()).mul_(torch.exp(x, out=lean))
-    return _bent(s, phi, positive, negative, tilted, tilted2, mean, variance, row)
+def _bent(out):
+    """Write E e and Var e, given all the rest; return the parts."""
+    positive, negative, _, tilted, tilted2, _, _, mean, variance, both, _ = out
+    torch.sub(negative, tilted, out=mean)
+    torch.add(tilted, positive, out=both)
+    torch.add(tilted2, positive, out=variance).addcmul_(both, both, value=-1)
+    return Parts(*out[:9])
 
 
-def _large(m, x, row):
-    s, t, y, phi, positive, negative = _normal(m, x, row)
-    mean, variance = _linear(m, x, s, y, phi, positive, negative, row)
-    tilted = _tilted_tail(t + s, m + x / 2, phi)
-    tilted2 = _tilted_tail(t + 2 * s, 2 * (m + x), phi)
-    return _bent(s, phi, positive, negative, tilted, tilted2, mean, variance, row)
-
-
-def _tilted_tail(a, exponent, phi):
-    """e^exponent Q(a), where phi(t)/phi(a) = e^exponent; a < 0 only where exponent < 0."""
-    tail = torch.special.erfcx(a.abs().mul_(_SQRT_HALF)).mul_(phi).mul_(_SQRT_HALF_PI)
+def _tilted_tail(a, exponent, height):
+    """e^exponent erfc(a)/2 = height erfcx(a), height = e^{-t^2/2}/2; a < 0 only if exponent < 0."""
+    tail = torch.special.erfcx(a.abs()).mul_(height)
     return torch.where(a < 0, exponent.clamp(max=0).exp_() - tail, tail)
 
 
-def _bent(s, phi, positive, negative, tilted, tilted2, mean, variance, row):
-    both = torch.add(tilted, positive, out=row())
-    exponential = torch.add(tilted2, positive, out=row()).addcmul_(both, both, value=-1)
-    return Parts(
-        positive,
-        negative,
-        phi.div_(s),
-        tilted,
-        tilted2,
-        mean,
-        variance,
-        torch.sub(negative, tilted, out=both),
-        exponential,
-    )
-
-
-def _small(m, x, row):
+def _small(m, x):
     x = x.clamp(min=_TINY)
-    s, t, y, phi, positive, negative = _normal(m, x, row)
-    mean, variance = _linear(m, x, s, y.clone(), phi, positive, negative, row)
-    first, second = _differences(y, torch.where(t < 0, -s, s), phi, positive, negative)
+    out = _fresh_rows(x)
+    _linear(m, x, out)
+    positive, negative, density, tilted, tilted2, _, _, mean, variance, *_ = out
+    s = x.sqrt()
+    saturated = m < 0
+    h = torch.where(saturated, -s, s)
+    first, second = _differences((m.abs() / s).clamp_(max=_FAR), h, density * s, positive, negative)
     spread = second - first.square()
     # For t < 0 the part z > 0 is the rare one: take the whole e^z - 1, a lognormal, less that part.
-    saturated = t < 0
     low = m.clamp(max=0)
     below = -first - torch.expm1(low + x / 2)
     lean = (low + x / 2).exp()
     lognormal = lean.square() * torch.expm1(x)
-    mean_e = torch.where(saturated, below, first)
-    variance_e = torch.where(saturated, lognormal - spread + 2 * below * first, spread)
-    tilted = torch.where(saturated, lean + first - positive, negative - first)
-    tilted2 = torch.where(
-        saturated,
-        lean.square() * x.exp() - second + 2 * first - positive,
-        second - negative + 2 * tilted,
-    )
-    return Parts(positive, negative, phi / s, tilted, tilted2, mean, variance, mean_e, variance_e)
+    mean.copy_(torch.where(saturated, below, first))
+    variance.copy_(torch.where(saturated, lognormal - spread + 2 * below * first, spread))
+    tilted.copy_(torch.where(saturated, lean + first - positive, negative - first))
+    whole = lean.square() * x.exp() - second + 2 * first - positive
+    tilted2.copy_(torch.where(saturated, whole, second - negative + 2 * tilted))
+    return Parts(*out[:9])
 
 
 def _differences(y, h, phi, positive, negative):
