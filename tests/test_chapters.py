@@ -1,5 +1,6 @@
 """Every chapter: short cells, lines that fit the page, and an end that is reached without data."""
 
+import ast
 import json
 import os
 import shutil
@@ -29,6 +30,30 @@ def test_cells_are_short_and_fit_the_page(chapter):
         assert len(lines) <= LINES, f"a cell of {len(lines)} lines: {lines[0]}"
         wide = [line for line in lines if len(line) > width]
         assert not wide, f"over {width} columns: {wide[0]}"
+
+
+CRITERIA = {"near", "below", "above", "at_most", "at_least", "between", "equals"}
+
+
+def computed_criteria(source):
+    """Calls of a criterion in which something is called: an edge that moves with the machine."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    criteria = [c for c in calls if isinstance(c.func, ast.Name) and c.func.id in CRITERIA]
+    return [
+        ast.unparse(call)
+        for call in criteria
+        if any(isinstance(n, ast.Call) and n is not call for n in ast.walk(call))
+    ]
+
+
+def test_a_computed_criterion_is_seen():
+    assert computed_criteria("measured('x', 1.0, near(radius.item(), abs=1e-3))")
+    assert not computed_criteria("measured('x', f(1.0), near(published['C6'], abs=5e-5))")
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_criteria_are_fixed_before_the_run(chapter):
+    assert not computed_criteria(chapter.read_text(encoding="utf-8"))
 
 
 def claimed(cell):

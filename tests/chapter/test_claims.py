@@ -125,6 +125,15 @@ def test_bad_criteria_and_values_are_refused():
         measured("m", 0.7, c.below(1.0), drift=-1e-3)
 
 
+def test_an_edge_that_was_measured_is_refused():
+    for criterion in (c.below, c.above, c.at_most, c.at_least, lambda v: c.near(v, abs=0.1)):
+        for value in (torch.tensor(0.7), np.float64(0.7)):
+            with pytest.raises(ValueError, match="plain number, fixed before the run"):
+                criterion(value)
+    with pytest.raises(ValueError, match="measure their difference"):
+        c.between(0.1, torch.tensor(0.7))
+
+
 def test_tensors_and_arrays_become_plain_numbers():
     assert measured("m", torch.tensor(0.5), c.below(1.0)).value == 0.5
     assert measured("m", np.float64(0.5), c.below(1.0)).value == 0.5

@@ -98,6 +98,7 @@ class Criterion:
 
 def near(target: float, *, abs: float = 0.0, rel: float = 0.0) -> Criterion:
     """Within ``abs + rel |target|`` of ``target``."""
+    _literal("target", target)
     width = abs + rel * math.fabs(target)
     if not width > 0:
         raise ValueError(f"near({target!r}) needs abs or rel above 0; use equals for exactness")
@@ -108,22 +109,22 @@ def near(target: float, *, abs: float = 0.0, rel: float = 0.0) -> Criterion:
 
 def below(bound: float) -> Criterion:
     """Strictly less than ``bound``."""
-    return Criterion("interval", f"< {_number(bound)}", high=float(bound), open=True)
+    return Criterion("interval", f"< {_number(bound)}", high=_literal("bound", bound), open=True)
 
 
 def above(bound: float) -> Criterion:
     """Strictly greater than ``bound``."""
-    return Criterion("interval", f"> {_number(bound)}", low=float(bound), open=True)
+    return Criterion("interval", f"> {_number(bound)}", low=_literal("bound", bound), open=True)
 
 
 def at_most(bound: float) -> Criterion:
     """No more than ``bound``."""
-    return Criterion("interval", f"≤ {_number(bound)}", high=float(bound))
+    return Criterion("interval", f"≤ {_number(bound)}", high=_literal("bound", bound))
 
 
 def at_least(bound: float) -> Criterion:
     """No less than ``bound``."""
-    return Criterion("interval", f"≥ {_number(bound)}", low=float(bound))
+    return Criterion("interval", f"≥ {_number(bound)}", low=_literal("bound", bound))
 
 
 def between(low: float, high: float) -> Criterion:
@@ -131,7 +132,17 @@ def between(low: float, high: float) -> Criterion:
     if not low < high:
         raise ValueError(f"between({low!r}, {high!r}) is empty; give the smaller number first")
     text = f"in [{_number(low)}, {_number(high)}]"
-    return Criterion("interval", text, float(low), float(high))
+    return Criterion("interval", text, _literal("low", low), _literal("high", high))
+
+
+def _literal(name: str, value: float) -> float:
+    """Return ``value`` if it is a plain number: a measured edge would move with the machine."""
+    if type(value) not in (int, float):
+        raise ValueError(
+            f"{name} of a criterion must be a plain number, fixed before the run; got {value!r} "
+            "(to compare two measurements, measure their difference)"
+        )
+    return float(value)
 
 
 def holds() -> Criterion:
