@@ -1331,8 +1331,13 @@ def _(fig, ink):
 
 # %% [markdown]
 # Three tables decide nothing, and neither does the luck of one start.
-# The next cells need the UCI collection with its official splits; they run on a handful of small tasks here and on all 108 at hand in the `paper` profile.
-# With so few tasks a significance test has no power, so none is made: we report mean ranks among the four, their range over seeds, and a bootstrap interval over the tasks.
+# The next cells need the UCI collection with its official splits; here they run on some of the small tasks (fewer than 1,000 rows), in the `paper` profile on all 108 at hand.
+#
+# While this comparison was being written it ran on seven small tasks, and SNNs came out behind ReLU networks with some seeds and ahead with others.
+# A verdict after such a look would be a choice of ours.
+# So the criteria were fixed first, and the verdict rests on tasks that had not been touched: all the others of 120 to 300 rows.
+# On small tasks the paper's order is support vector machines, then random forests and SNNs, then the other networks.
+# We ask for the same order of the mean ranks among our four, and report a bootstrap interval over the tasks beside it.
 
 # %%
 names = sizes.uci_tasks or None
@@ -1366,8 +1371,8 @@ if (collection := datasets.optional("uci", claims=("C13", "C14"), tasks=names)) 
         alt="Dots for the mean test accuracy of four methods on small UCI tasks. On most tasks "
         "they lie close together; the ReLU network is often the last.",
         data=accuracies,
-        size=(7.4, 3.2),
-        drift=0.03,
+        size=(7.4, 5.6),
+        drift=0.05,
     )
     def _(fig, ink):
         ax = fig.subplots()
@@ -1378,12 +1383,13 @@ if (collection := datasets.optional("uci", claims=("C13", "C14"), tasks=names)) 
 
 # %% tags=["hide-input"]
 if collection is not None:
+    group = {entry.name: entry.group for entry in datasets.uci_index()}
+    small = np.array([group[name] == "small" for name in collection])
     by_name = dict(zip(methods, np.moveaxis(rank, -1, 0), strict=True))
-    gap = by_name["relu"] - by_name["snn"]
-    forest, svm = (by_name[k].mean(1) - by_name["snn"].mean(1) for k in ("forest", "svm"))
+    ahead = {k: (by_name[k] - by_name["snn"])[:, small] for k in ("relu", "forest", "svm")}
     rng = run.numpy_generator("bootstrap UCI")
     tasks_drawn = table_a11.bootstrap_ranks(
-        gap.mean(0)[:, None], n_resamples=sizes.n_bootstrap, rng=rng
+        ahead["relu"].mean(0)[:, None], n_resamples=sizes.n_bootstrap, rng=rng
     )[0]
     depth = lambda c, tie: c.depth["snn"][tie] - c.depth["relu"][tie]
     deeper = {
@@ -1393,20 +1399,28 @@ if collection is not None:
 
 # %% tags=["hide-input"]
 if (collection := datasets.optional("uci", claims=("C13", "C14"), tasks=names)) is not None:
-    claims.not_run(
+    order = [
+        over_seeds("ReLU minus SNN", ahead["relu"].mean(1), at_least(0.0), drift=0.2),
+        measured("the same, lower end over tasks", tasks_drawn[0], reported(), drift=0.25),
+        measured("the same, upper end over tasks", tasks_drawn[1], reported(), drift=0.25),
+        over_seeds("SVM minus SNN", ahead["svm"].mean(1), at_most(0.0), drift=0.2),
+        over_seeds("forest minus SNN", ahead["forest"].mean(1), at_most(0.0), drift=0.2),
+    ]
+    if not small.all():
+        rivals = np.min([by_name[k][:, ~small].mean(1) for k in methods if k != "snn"], axis=0)
+        lead = rivals - by_name["snn"][:, ~small].mean(1)
+        order.append(over_seeds("large tasks: best of the others minus SNN", lead, above(0.0)))
+    claims.settle(
         "C13",
-        "The order among four methods on a few small tasks is not settled: earlier runs of this "
-        "comparison with a single seed put ReLU networks ahead of SNNs, the average over seeds here "
-        "puts them behind. The large tasks and the 24 methods are not tested.",
-        over_seeds("mean rank, ReLU minus SNN", gap.mean(1), reported(), drift=0.5),
-        measured("the same, lower end over tasks", tasks_drawn[0], reported(), drift=0.5),
-        measured("the same, upper end over tasks", tasks_drawn[1], reported(), drift=0.5),
-        over_seeds("mean rank, SVM minus SNN", svm, reported(), drift=0.4),
-        over_seeds("mean rank, forest minus SNN", forest, reported(), drift=0.4),
+        *order,
+        qualified="For four methods instead of 24"
+        + (", and on small tasks only." if small.all() else "."),
+        note="Differences of mean ranks, on tasks that were not looked at before the criteria were "
+        "fixed; on seven others the first one had changed its sign with the seed.",
     )
     claims.not_run(
         "C14",
-        "Two depths on a handful of small tasks are not the paper's grid of 2 to 32 layers on 121 "
+        "Two depths on some small tasks are not the paper's grid of 2 to 32 layers on 121 "
         "tasks; the difference is measured and judged by nothing.",
         over_seeds(
             "mean depth, SNN minus ReLU", deeper["paper"], reported(), paper="10.8 against 7.1",
