@@ -75,7 +75,7 @@ def _(fig, ink):
 #
 # **Reproduced in full:** the mathematics (Equations 3 to 6, the three theorems, other fixed points), the propagation through random deep networks, alpha dropout, the statistics of the published table of 121 tasks.
 #
-# **Reproduced in part:** the learning curves (smaller networks, fewer epochs, and a comparison that the paper does not make), the UCI tasks (a handful of the 121 with the official splits, four methods of the 24), the pulsar data HTRU2 (all ten folds, a small part of the grid of settings).
+# **Reproduced in part:** the learning curves (smaller networks, fewer epochs, and a comparison that the paper does not make), the UCI tasks (eighteen of the 121 with the official splits, four methods of the 24), the pulsar data HTRU2 (all ten folds, a small part of the grid of settings).
 #
 # **Not run:** Tox21, which is not among the data sets of this book; the paper's numbers are quoted, and a sweep over depth on HTRU2 stands in for it.
 #
