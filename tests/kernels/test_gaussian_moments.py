@@ -249,6 +249,19 @@ def test_gradients(backend):
         gaussian_moments(m, x, alpha=torch.tensor(1.0, requires_grad=True), scale=1.0)
 
 
+@pytest.mark.parametrize("backend", ["batched", "naive"])
+def test_results_may_be_changed_in_place(backend):
+    # Rows of one tensor would share a version counter, and each would keep the memory of all.
+    m, x = (float64(v).requires_grad_() for v in ([-1.0, 0.5, 2.0], [0.5, 1.0, 2.0]))
+    mean, variance = gaussian_moments(m, x, **SELU, backend=backend)
+    wanted = torch.autograd.grad((3 * mean + variance).sum(), m, retain_graph=True)[0]
+    mean.mul_(3)
+    variance.add_(1)
+    torch.testing.assert_close(torch.autograd.grad((mean + variance).sum(), m)[0], wanted)
+    for value in moments_and_derivatives(m, x, **SELU):
+        assert value.untyped_storage().nbytes() == 8 * len(m)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -311,6 +324,7 @@ print(json.dumps({
     "batched": [float((a - b).abs().div(b.abs() + 1e-3 * x.sqrt()).max()) for a, b in
                 zip(two, batched)],
     "erfcx": float(np.abs(kernel.erfcx(y).numpy() / erfcx(y.numpy()) - 1).max()),
+    "own memory": [v.untyped_storage().nbytes() == 8 * len(m) for v in six],
     "grid": grid,
     "nan": kernel.grid_maximum(*axes, alpha=alpha, scale=scale, iterations=4),
     "empty": [list(v.shape) for v in gaussian_moments(m[:0], x[:0], alpha=1., scale=1.,
@@ -336,6 +350,7 @@ def test_triton_form_under_the_interpreter(reference):
     assert out["erfcx"] < 1e-14
     assert max(out["batched"]) < 1e-10
     assert out["empty"] == [[0], [0]]
+    assert out["own memory"] == [True] * 6
     for i, ((m, x), truth) in enumerate(zip(points, truths, strict=True)):
         values = [column[i] for column in out["six"]]
         assert mean_error(values[0], truth[0], m, x) < 1e-10, (m, x)
@@ -368,10 +383,18 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from reproductions.kernels.gaussian_moments import triton as kernel
 p = "*fp64"
-signature = dict(mean_ptr=p, variance_ptr=p, alpha_ptr=p, scale_ptr=p, out_ptr=p, n="i32",
-                 alpha_stride="i32", scale_stride="i32", DERIVATIVES="constexpr", BLOCK="constexpr")
-source = ASTSource(kernel._elementwise_kernel, signature, {"DERIVATIVES": True, "BLOCK": 256})
-compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32))
+derivatives = ["out_" + name + "_ptr" for name in ("mean_m", "mean_x", "variance_m", "variance_x")]
+signature = dict.fromkeys(["mean_ptr", "variance_ptr", "alpha_ptr", "scale_ptr",
+                           "out_mean_ptr", "out_variance_ptr", *derivatives], p)
+signature |= dict(n="i32", alpha_stride="i32", scale_stride="i32",
+                  DERIVATIVES="constexpr", BLOCK="constexpr")
+without = signature | dict.fromkeys(derivatives, "constexpr")
+for types, constants in (
+    (without, {"DERIVATIVES": False, "BLOCK": 256} | dict.fromkeys(derivatives)),
+    (signature, {"DERIVATIVES": True, "BLOCK": 256}),
+):
+    source = ASTSource(kernel._elementwise_kernel, types, constants)
+    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32))
 bits = struct.pack(">d", 0.7071067811865476).hex().upper()
 print(len(compiled.asm["cubin"]) > 0, bits in compiled.asm["ptx"].upper())
 grid = dict(mu_ptr=p, omega_ptr=p, nu_ptr=p, tau_ptr=p, n_omega="i32", n_nu="i32", n_tau="i32",

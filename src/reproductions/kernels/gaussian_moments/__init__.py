@@ -158,11 +158,12 @@ def _evaluate(mean, variance, alpha, scale, extent, backend, *, with_derivatives
 
         return triton.elementwise(mean, variance, alpha, scale, with_derivatives=with_derivatives)
     n, results = len(mean), 6 if with_derivatives else 2
-    out = _uninitialized(results, n, mean)
+    # A tensor each, not rows of one: the caller may change one of them in place, or keep just one.
+    out = [_uninitialized((n,), mean) for _ in range(results)]
     if not n:
         return tuple(out)
     size = min(batched.CHUNK.get(mean.device.type, batched.CHUNK_ELSEWHERE), n)
-    scratch = _uninitialized(batched.ROWS - results, size, mean)
+    scratch = _uninitialized((batched.ROWS - results, size), mean)
     low, high = extent
     bounds = extent if low > batched.SMALL and high <= batched.LARGE else None
     finish = batched.moments_and_derivatives if with_derivatives else batched.moments
@@ -170,18 +171,18 @@ def _evaluate(mean, variance, alpha, scale, extent, backend, *, with_derivatives
         piece = slice(start, start + size)
         m, x = mean[piece], variance[piece]
         a, c = (p[piece] if p.ndim else p.item() for p in (alpha, scale))
-        rows = batched.rows(out[:, piece].unbind(), scratch[:, : len(m)].unbind())
+        rows = batched.rows([row[piece] for row in out], scratch[:, : len(m)].unbind())
         finish(batched.parts(m, x, bounds, rows), a, c)
     if low == 0:
         out[1].masked_fill_(variance == 0, 0.0)
     return tuple(out)
 
 
-def _uninitialized(rows, n, like):
-    """Uninitialized (rows, n); on the CPU numpy's, which asks the system for huge pages."""
+def _uninitialized(shape, like):
+    """An uninitialized tensor; on the CPU numpy's, which asks the system for huge pages."""
     if like.is_cpu:
-        return torch.from_numpy(np.empty((rows, n)))
-    return torch.empty(rows, n, dtype=like.dtype, device=like.device)
+        return torch.from_numpy(np.empty(shape))
+    return torch.empty(shape, dtype=like.dtype, device=like.device)
 
 
 class _Differentiable(torch.autograd.Function):

@@ -182,7 +182,12 @@ def _elementwise_kernel(
     variance_ptr,
     alpha_ptr,
     scale_ptr,
-    out_ptr,
+    out_mean_ptr,
+    out_variance_ptr,
+    out_mean_m_ptr,
+    out_mean_x_ptr,
+    out_variance_m_ptr,
+    out_variance_x_ptr,
     n,
     alpha_stride,
     scale_stride,
@@ -199,8 +204,8 @@ def _elementwise_kernel(
     square = scale * scale
     unit_mean = ez - alpha * ee
     variance = square * (vz + alpha * alpha * ve + 2.0 * alpha * ez * ee)
-    tl.store(out_ptr + i, scale * unit_mean, mask=inside)
-    tl.store(out_ptr + n + i, tl.where(x == 0, 0.0, variance), mask=inside)
+    tl.store(out_mean_ptr + i, scale * unit_mean, mask=inside)
+    tl.store(out_variance_ptr + i, tl.where(x == 0, 0.0, variance), mask=inside)
     if DERIVATIVES:
         mean_m, mean_x = _mean_derivatives(positive, density, tilted, alpha, scale)
         pull = alpha * tilted
@@ -208,10 +213,10 @@ def _elementwise_kernel(
         variance_m = 2.0 * square * (variance_m + alpha * alpha * ve)
         variance_x = alpha * alpha * (2.0 * tilted2 - tilted * (tilted + positive)) + positive
         variance_x = variance_x - pull * ez - unit_mean * (1.0 - alpha) * density
-        tl.store(out_ptr + 2 * n + i, mean_m, mask=inside)
-        tl.store(out_ptr + 3 * n + i, mean_x, mask=inside)
-        tl.store(out_ptr + 4 * n + i, variance_m, mask=inside)
-        tl.store(out_ptr + 5 * n + i, square * variance_x, mask=inside)
+        tl.store(out_mean_m_ptr + i, mean_m, mask=inside)
+        tl.store(out_mean_x_ptr + i, mean_x, mask=inside)
+        tl.store(out_variance_m_ptr + i, variance_m, mask=inside)
+        tl.store(out_variance_x_ptr + i, square * variance_x, mask=inside)
 
 
 @triton.jit
@@ -318,7 +323,7 @@ def elementwise(
     mean and variance are float64 (n,); alpha and scale (n,) or 0-dimensional.
     """
     n = len(mean)
-    out = torch.empty(6 if with_derivatives else 2, n, dtype=mean.dtype, device=mean.device)
+    out = [torch.empty_like(mean) for _ in range(6 if with_derivatives else 2)]
     if n:
         mean, variance, alpha, scale = (t.contiguous() for t in (mean, variance, alpha, scale))
         _elementwise_kernel[(triton.cdiv(n, _BLOCK),)](
@@ -326,7 +331,9 @@ def elementwise(
             variance,
             alpha,
             scale,
-            out,
+            *out,
+            # The kernel stores no derivative then.
+            *[None] * (6 - len(out)),
             n,
             int(alpha.ndim > 0),
             int(scale.ndim > 0),
