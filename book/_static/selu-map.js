@@ -9,7 +9,7 @@
   "use strict";
 
   const M = typeof SeluMath !== "undefined" ? SeluMath : null;
-  const SVG = "http://www.w3.org/2000/svg";
+  const { svg, html, show, axes, line } = ReproWidget;
   const LAYERS = 40;
   const SIZE = { width: 340, height: 300, left: 44, right: 10, top: 12, bottom: 42 };
 
@@ -22,65 +22,12 @@
     { key: "nu", label: "variance at the start, ν₀", min: 0.02, max: 3, step: 0.01 },
   ];
 
-  let count = 0;
-
-  function svg(name, attributes, parent) {
-    const node = document.createElementNS(SVG, name);
-    for (const key in attributes) node.setAttribute(key, attributes[key]);
-    if (parent) parent.appendChild(node);
-    return node;
-  }
-
-  function html(name, properties, parent) {
-    const node = document.createElement(name);
-    for (const key in properties) {
-      if (key === "text") node.textContent = properties[key];
-      else node.setAttribute(key, properties[key]);
-    }
-    if (parent) parent.appendChild(node);
-    return node;
-  }
-
-  const minus = (text) => text.replace(/-/g, "−");
-  const show = (value, digits) => {
-    const text = value.toFixed(digits === undefined ? 3 : digits);
-    return minus(/^-0\.?0*$/.test(text) ? text.slice(1) : text);
-  };
-
   const at = (p) => `(${show(p.mu, 2)}, ${show(p.nu, 2)})`;
   const power = (value) => {
     const [digits, exponent] = value.toExponential(1).split("e");
     const raised = String(Number(exponent)).replace(/./g, (c) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(c)]);
     return `${digits}·10${raised}`;
   };
-
-  /** Axes over [x0, x1] × [y0, y1]; returns the two scales and the group to draw in. */
-  function axes(parent, frame, labels) {
-    const { width, height, left, right, top, bottom } = SIZE;
-    const x = (v) => left + ((v - frame.x0) / (frame.x1 - frame.x0)) * (width - left - right);
-    const y = (v) => height - bottom - ((v - frame.y0) / (frame.y1 - frame.y0)) * (height - top - bottom);
-    const ticks = (low, high) => {
-      const step = [0.25, 0.5, 1, 2, 5].find((s) => (high - low) / s <= 6.01) || 10;
-      const list = [];
-      for (let v = Math.ceil(low / step - 1e-9) * step; v <= high + 1e-9; v += step) list.push(v);
-      return list;
-    };
-    for (const v of ticks(frame.x0, frame.x1)) {
-      svg("line", { class: "grid", x1: x(v), x2: x(v), y1: y(frame.y0), y2: y(frame.y1) }, parent);
-      svg("text", { x: x(v), y: height - bottom + 16, "text-anchor": "middle" }, parent).textContent = minus(String(v));
-    }
-    for (const v of ticks(frame.y0, frame.y1)) {
-      svg("line", { class: "grid", x1: x(frame.x0), x2: x(frame.x1), y1: y(v), y2: y(v) }, parent);
-      svg("text", { x: left - 7, y: y(v) + 4, "text-anchor": "end" }, parent).textContent = minus(String(v));
-    }
-    svg("path", { class: "axis", d: `M${left} ${top}V${height - bottom}H${width - right}` }, parent);
-    svg("text", { class: "axis-title", x: (left + width - right) / 2, y: height - 6, "text-anchor": "middle" }, parent).textContent = labels.x;
-    svg("text", { class: "axis-title", x: 0, y: 0, transform: `translate(11 ${(top + height - bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, parent).textContent = labels.y;
-    const id = `repro-clip-${++count}`;
-    const clip = svg("clipPath", { id }, parent);
-    svg("rect", { x: left, y: top, width: width - left - right, height: height - top - bottom }, clip);
-    return { x, y, inside: svg("g", { "clip-path": `url(#${id})` }, parent), front: svg("g", {}, parent) };
-  }
 
   function trajectory(s) {
     const path = [{ mu: s.mu, nu: s.nu }];
@@ -102,16 +49,16 @@
     root.textContent = "";
     const top = Math.max(2.5, ...fixed.map((p) => 1.25 * p.nu).filter((v) => v < 20), Math.min(s.nu * 1.1, 6));
     const frame = { x0: 0, x1: top, y0: 0, y1: top };
-    const plot = axes(root, frame, { x: "variance ν of a layer", y: "variance of the next layer" });
+    const plot = axes(root, SIZE, frame, { x: "variance ν of a layer", y: "variance of the next layer" });
     const resting = fixed.find((p) => p.attracting) || fixed[0];
     const held = resting ? resting.mu : path[path.length - 1].mu;
     svg("line", { class: "diagonal", x1: plot.x(0), y1: plot.y(0), x2: plot.x(top), y2: plot.y(top) }, plot.inside);
-    let d = "";
+    const curve = [];
     for (let i = 0; i <= 120; i++) {
       const nu = Math.max(1e-6, (top * i) / 120);
-      d += `${i ? "L" : "M"}${plot.x(nu).toFixed(2)} ${plot.y(M.momentMap(held, nu, s.omega, s.tau, s.alpha, s.lambda).nu).toFixed(2)}`;
+      curve.push([plot.x(nu), plot.y(M.momentMap(held, nu, s.omega, s.tau, s.alpha, s.lambda).nu)]);
     }
-    svg("path", { class: "curve", d }, plot.inside);
+    svg("path", { class: "curve", d: line(curve) }, plot.inside);
     let web = `M${plot.x(path[0].nu)} ${plot.y(0)}`;
     for (let i = 0; i + 1 < path.length; i++) {
       web += `V${plot.y(path[i + 1].nu).toFixed(2)}H${plot.x(path[i + 1].nu).toFixed(2)}`;
@@ -126,7 +73,7 @@
     const high = Math.max(2.5, ...fixed.map((p) => 1.25 * p.nu).filter((v) => v < 20), Math.min(s.nu * 1.1, 6));
     const wide = Math.max(1, ...fixed.map((p) => 1.4 * Math.abs(p.mu)).filter((v) => v < 6));
     const frame = { x0: -wide, x1: wide, y0: 0, y1: high };
-    const plot = axes(root, frame, { x: "mean μ", y: "variance ν" });
+    const plot = axes(root, SIZE, frame, { x: "mean μ", y: "variance ν" });
     const across = 11;
     const up = 9;
     const cell = (plot.x(frame.x1) - plot.x(frame.x0)) / across;
@@ -153,8 +100,7 @@
         svg("path", { class: "arrow-head", d: `M${x + dx} ${y + dy}L${corner(1)}L${corner(-1)}Z` }, plot.inside);
       }
     }
-    const d = path.map((p, i) => `${i ? "L" : "M"}${plot.x(p.mu).toFixed(2)} ${plot.y(p.nu).toFixed(2)}`).join("");
-    svg("path", { class: "web", d }, plot.inside);
+    svg("path", { class: "web", d: line(path.map((p) => [plot.x(p.mu), plot.y(p.nu)])) }, plot.inside);
     path.slice(1).forEach((p) => svg("circle", { class: "start", cx: plot.x(p.mu), cy: plot.y(p.nu), r: 1.8 }, plot.inside));
     svg("circle", { class: "start", cx: plot.x(path[0].mu), cy: plot.y(path[0].nu), r: 4.5 }, plot.inside);
     fixed.forEach((p) => mark(plot, frame, p.mu, p.nu, p));
@@ -190,42 +136,26 @@
   }
 
   function start(host) {
-    let given = {};
-    try {
-      given = JSON.parse(host.dataset.config || "{}");
-    } catch (error) {
-      if (!(error instanceof SyntaxError)) throw error;
-      console.warn("selu-map: data-config is not JSON; the paper's parameters are used", error);
-    }
+    const given = ReproWidget.config(host, "the paper's parameters are used") || {};
     const first = { alpha: M.ALPHA, lambda: M.LAMBDA, omega: 0, tau: 1, mu: 0.6, nu: 2.2 };
     for (const control of CONTROLS) {
       const value = Number(given[control.key] ?? (control.key === "lambda" ? given.scale : undefined));
       if (Number.isFinite(value)) first[control.key] = Math.min(control.max, Math.max(control.min, value));
     }
     const state = { ...first };
-    const n = ++count;
-    const box = html("div", { class: "repro-widget", role: "group", "aria-labelledby": `repro-title-${n}` });
-    html("p", { class: "repro-widget-title", id: `repro-title-${n}`, text: "Where do mean and variance go, layer after layer?" }, box);
+    const { n, box } = ReproWidget.open("Where do mean and variance go, layer after layer?");
     const panels = html("div", { class: "repro-widget-panels" }, box);
-    const panel = (title) => {
-      const part = html("div", { class: "repro-widget-panel" }, panels);
-      html("p", { class: "repro-widget-title", text: title }, part);
-      return svg("svg", { viewBox: `0 0 ${SIZE.width} ${SIZE.height}`, role: "img" }, part);
-    };
-    const cobweb = panel("The variance, as a cobweb");
-    const field = panel("Mean and variance, one arrow a layer");
+    const cobweb = ReproWidget.panel(panels, SIZE, "The variance, as a cobweb").picture;
+    const field = ReproWidget.panel(panels, SIZE, "Mean and variance, one arrow a layer").picture;
     field.classList.add("repro-click");
-    const status = html("p", { class: "repro-widget-status", role: "status", "aria-live": "polite" }, box);
+    const status = ReproWidget.status(box);
 
     const controls = html("div", { class: "repro-widget-controls" }, box);
     const inputs = {};
     for (const control of CONTROLS) {
-      const row = html("div", { class: "repro-widget-row" }, controls);
-      const id = `repro-${control.key}-${n}`;
-      html("label", { for: id, text: control.label }, row);
-      const limits = { min: control.min, max: control.max };
-      const range = html("input", { type: "range", id, step: control.step, ...limits }, row);
-      const number = html("input", { type: "number", step: control.step, "aria-label": `${control.label}, as a number`, ...limits }, row);
+      const limits = { min: control.min, max: control.max, step: control.step };
+      const { row, range } = ReproWidget.slider(controls, `repro-${control.key}-${n}`, control.label, limits);
+      const number = html("input", { type: "number", "aria-label": `${control.label}, as a number`, ...limits }, row);
       inputs[control.key] = { range, number };
       range.addEventListener("input", () => set(control, Number(range.value), range));
       number.addEventListener("input", () => {
@@ -246,7 +176,7 @@
     const answer = html("p", { role: "status", "aria-live": "polite" }, solve);
 
     let drawn = null;
-    let pending = false;
+    const schedule = ReproWidget.everyFrame(draw);
 
     function fill(except) {
       for (const control of CONTROLS) {
@@ -263,15 +193,6 @@
       answer.textContent = "";
       fill(source);
       schedule();
-    }
-
-    function schedule() {
-      if (pending) return;
-      pending = true;
-      requestAnimationFrame(() => {
-        pending = false;
-        draw();
-      });
     }
 
     function draw() {
@@ -333,20 +254,9 @@
 
     fill();
     draw();
-    const figure = host.querySelector("figure");
-    if (figure) figure.insertBefore(box, figure.firstChild);
-    else host.appendChild(box);
-    host.classList.add("is-live");
+    ReproWidget.goLive(host, box);
   }
 
-  function all() {
-    if (!M) {
-      console.warn("selu-map: selu-math.js is missing; the static picture stays");
-      return;
-    }
-    document.querySelectorAll('.repro-interactive[data-widget="selu-map"]:not(.is-live)').forEach(start);
-  }
-
-  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", all);
-  else all();
+  if (M) ReproWidget.run("selu-map", start);
+  else console.warn("selu-map: selu-math.js is missing; the static picture stays");
 })();

@@ -189,6 +189,60 @@ def test_words_shapes_and_tolerance_of_a_figure_may_not_move(fresh):
     assert compared(figure(), fresh).status == "failed"
 
 
+def drawn(drift=1e-3, **changes):
+    """A figure with a script that draws measured arrays."""
+    config = {
+        "angles": [0.5, 1.5],
+        "curves": [[[0.0, 2.0], [0.0, 100.0]]],
+        "widths": [16, 64],
+        "start": {"width": 1, "rate": 0.5, "open": True, "name": "circle"},
+        **changes,
+    }
+    return figure(drift=drift, widget="selu-map", config=config)
+
+
+def test_arrays_of_a_script_move_by_the_drift_and_their_own_largest_entry():
+    assert compared(drawn(), drawn(curves=[[[0.0019, 2.0], [0.09, 100.09]]])).status == "passed"
+    result = compared(drawn(), drawn(curves=[[[0.0021, 2.0], [0.0, 100.11]]]))
+    assert result.messages == [
+        "figure: config.curves[0][0][0] is 0.0021, stored 0.0: it may move by 0.002 (and 1 more)"
+    ]
+    assert compared(drawn(drift=0.0), drawn(drift=0.0)).status == "passed"
+    assert compared(drawn(drift=0.0), drawn(0.0, angles=[0.5, 1.5000001])).status == "failed"
+    assert compared(drawn(), drawn(angles=[0.5, float("nan")])).status == "failed"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"angles": [0.5, 1.5, 1.5]},
+        {"angles": [0.5]},
+        {"angles": [0.5, None]},
+        {"angles": [0.5, "1.5"]},
+        {"angles": 0.5},
+        {"curves": [[0.0, 2.0], [0.0, 100.0]]},
+        {"widths": [16, 64.0001]},
+        {"widths": [17, 64]},
+        {"start": {"width": 1, "rate": 0.5000001, "open": True, "name": "circle"}},
+        {"start": {"width": 2, "rate": 0.5, "open": True, "name": "circle"}},
+        {"start": {"width": 1, "rate": 0.5, "open": 1, "name": "circle"}},
+        {"start": {"width": 1, "rate": 0.5, "open": True, "name": "square"}},
+        {"start": {"width": 1, "rate": 0.5, "open": True}},
+        {"more": 1},
+    ],
+    ids=str,
+)
+def test_shapes_settings_and_words_of_a_script_may_not_move(changes):
+    assert compared(drawn(drift=0.9), drawn(drift=0.9, **changes)).status == "failed"
+    assert compared(drawn(drift=0.9, **changes), drawn(drift=0.9)).status == "failed"
+
+
+def test_a_script_may_not_come_or_go():
+    assert compared(drawn(), figure()).status == "failed"
+    assert compared(figure(), drawn()).status == "failed"
+    assert compared(drawn(), figure(widget="selu-map", config=None)).status == "failed"
+
+
 def test_both_pictures_must_be_there():
     broken = figure(dark=base64.b64encode(b"not a picture").decode())
     assert "two pictures, light and dark" in compared(broken, figure()).messages[0]

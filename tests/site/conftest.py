@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import base64
 import io
+import math
+import re
 import shutil
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from site_browser import Browser
 
 from reproductions.chapter import claims as claims_module
 from reproductions.chapter import figures as figures_module
@@ -69,12 +78,43 @@ def _png(theme: str) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def figure_html(widget: str = "") -> str:
+SELU = {"alpha": 1.6732632423543773, "scale": 1.0507009873554805}
+
+
+def circle() -> dict[str, Any]:
+    """Made up so that what the figure has to say about it is known without computing."""
+    angles = np.linspace(-math.pi, math.pi, 13)
+    times = [0, 1, 3.16, 10, 31.6, 100]
+    limit = 2 + np.cos(angles)
+    above = np.array(
+        [[0.1, 0.21, 0.32, 0.43, 0.54, 0.65], [0.001, 0.001, 0.002, -0.02, -0.2, -0.3]]
+    )
+    mean = np.outer(times, np.sin(angles)) / 200
+    sd = np.tile(np.linspace(0.15, 0.1, 6)[:, None], 13)
+    # two standard deviations away at the first angle, which is also the last, and the next two
+    away = np.array([2, 2, 2, *[0] * 9, 2])
+    return {
+        "angles": angles.tolist(),
+        "points": [[-2.0, 0.3], [-0.5, -0.4], [0.5, 0.4], [2.0, -0.3]],
+        "widths": [16, 64],
+        "times": times,
+        "f": [(mean + away * sd).tolist(), mean.tolist()],
+        "kernel": ((1 + above)[:, :, None] * limit).tolist(),
+        "mean": mean.tolist(),
+        "sd": sd.tolist(),
+        "limit": limit.tolist(),
+        "depths": [2, 3, 4],
+        "shapes": [(1 - (1 - np.cos(angles)) / (2 * d)).tolist() for d in (2, 3, 4)],
+        "start": {"width": 0, "time": 1, "depth": 1},
+    }
+
+
+def figure_html(widget: str = "", config: dict[str, Any] = SELU) -> str:
     stored = {
         "alt": "A line that rises and then levels off.",
         "caption": "The variance rises and then levels off at one.",
         "widget": widget,
-        "config": {"alpha": 1.6732632423543773, "scale": 1.0507009873554805},
+        "config": config,
     }
     return figures_module.render_html(stored, _png("light"), _png("dark"))
 
@@ -116,6 +156,9 @@ def notebook() -> nbformat.NotebookNode:
         ),
         cell("draw()", output(figure_html(), {figures_module.FIGURE_MIME: {}})),
         cell("play()", output(figure_html("selu-map"), {figures_module.FIGURE_MIME: {}})),
+        cell(
+            "train()", output(figure_html("ntk-circle", circle()), {figures_module.FIGURE_MIME: {}})
+        ),
         cell("uci()", output('<p class="repro-skipped">HTRU2 is not here.</p>')),
         cell(
             "claims.table()",
@@ -128,8 +171,10 @@ def notebook() -> nbformat.NotebookNode:
 
 
 def write_book(root: Path) -> None:
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copy(ROOT / name, root / name)
+    shutil.copy(ROOT / "_config.yml", root)
+    listed = (ROOT / "_toc.yml").read_text(encoding="utf-8").splitlines(keepends=True)
+    other = re.compile(r"- file: chapters/(?!selu_fixed_points\b)")
+    (root / "_toc.yml").write_text("".join(line for line in listed if not other.search(line)))
     generated = shutil.ignore_patterns("_generated", "scoreboard.*")
     shutil.copytree(ROOT / "book", root / "book", ignore=generated)
     (root / "chapters").mkdir()
@@ -151,3 +196,10 @@ def report(book: Path) -> SiteReport:
     built = build_site(book)
     assert built.seconds <= time.monotonic() - started
     return built
+
+
+@pytest.fixture(scope="session")
+def browser(report: SiteReport, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    opened = Browser(tmp_path_factory.mktemp("profile"), report.html_dir)
+    yield opened
+    opened.close()

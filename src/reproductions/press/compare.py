@@ -245,8 +245,9 @@ def _is_number(value: Any) -> bool:
 
 
 def _figure_differences(stored: Mapping[str, Any], fresh: Mapping[str, Any]) -> Iterator[str]:
-    for difference in _unequal(stored, fresh, leave_out={"summary"}):
+    for difference in _unequal(stored, fresh, leave_out={"summary", "config"}):
         yield f"figure: {difference}"
+    yield from _config_differences(stored, fresh)
     old, new = stored["summary"], fresh["summary"]
     if set(old) != set(new):
         yield f"figure: draws {_listed(sorted(new))}; stored are {_listed(sorted(old))}"
@@ -254,6 +255,38 @@ def _figure_differences(stored: Mapping[str, Any], fresh: Mapping[str, Any]) -> 
     # notebook files have their keys sorted, so the order of the names is not kept
     for name, a in sorted(old.items()):
         yield from _summary_differences(f"figure, {name}", a, new[name], stored["drift"])
+
+
+def _config_differences(stored: Mapping[str, Any], fresh: Mapping[str, Any]) -> Iterator[str]:
+    """What a script draws may move by the figure's drift, what it is set to may not."""
+    moved = list(_nested("config", stored.get("config"), fresh.get("config"), stored["drift"]))
+    if moved:
+        more = f" (and {len(moved) - 1} more)" if len(moved) > 1 else ""
+        yield f"figure: {moved[0]}{more}"
+
+
+def _nested(name: str, stored: Any, fresh: Any, drift: Mapping[str, float]) -> Iterator[str]:
+    """Differences of two JSON values; a float may move only as one of a list of numbers."""
+    if isinstance(stored, Mapping) and isinstance(fresh, Mapping):
+        for key in sorted(set(stored) | set(fresh)):
+            if key in stored and key in fresh:
+                yield from _nested(f"{name}.{key}", stored[key], fresh[key], drift)
+            else:
+                yield f"{name}.{key} is {'missing' if key in stored else 'new'}"
+    elif isinstance(stored, list) and isinstance(fresh, list):
+        if len(stored) != len(fresh):
+            yield f"{name} has {len(fresh)} entries, stored {len(stored)}"
+            return
+        measured = bool(stored) and all(map(_is_number, stored))
+        scale = max(map(abs, stored)) if measured else 0.0
+        for k, (a, b) in enumerate(zip(stored, fresh, strict=True)):
+            entry = f"{name}[{k}]"
+            if measured and isinstance(a, float) and isinstance(b, float):
+                yield from _moved(entry, a, b, drift, scale)
+            else:
+                yield from _nested(entry, a, b, drift)
+    elif stored != fresh or isinstance(stored, bool) != isinstance(fresh, bool):
+        yield f"{name} is {_short(fresh)}, stored {_short(stored)}"
 
 
 def _summary_differences(
