@@ -7,10 +7,12 @@ from reproductions.papers.ntk.ensembles import (
     covariance_scores,
     coverage,
     excess_kurtosis,
+    in_errors,
     kernel_bias,
     least_step,
     over_widths,
     pooled,
+    scaled_bias,
 )
 from reproductions.papers.ntk.initialization import initial_outputs
 from reproductions.papers.ntk.limits import Law, circle
@@ -268,3 +270,30 @@ def test_a_value_that_is_missing_makes_the_least_step_missing():
 def test_errors_name_argument_and_value(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_the_scaled_bias_is_the_best_average_of_a_bias_of_order_one_over_n():
+    generator = torch.Generator().manual_seed(5)
+    limit, bias = torch.tensor([1.0, 2.0]).double(), torch.tensor([0.0, 3.0]).double()
+    ensembles = {
+        n: limit + bias / n + torch.randn(4000, 2, generator=generator).double() / n**0.5
+        for n in (4, 16, 64)
+    }
+    value, error = scaled_bias(ensembles, limit)
+    assert ((value - bias).abs() < 4 * error).all()
+    # three independent estimates of standard error sqrt(n / 4000)
+    precision = sum(4000 / n for n in ensembles)
+    torch.testing.assert_close(error, torch.full_like(error, precision**-0.5), rtol=0.05, atol=0)
+    # a control: a bias that is not of order 1 / n is seen
+    wrong = {n: k + 0.5 for n, k in ensembles.items()}
+    value, error = scaled_bias(wrong, limit)
+    assert ((value - bias).abs() > 4 * error).all()
+
+
+def test_a_mean_in_its_standard_errors():
+    values = torch.tensor([1.0, 2.0, 3.0, 6.0])
+    # mean 3, variance 14/3
+    assert in_errors(values) == pytest.approx(3 / (14 / 3 / 4) ** 0.5)
+    assert in_errors(-values) == pytest.approx(-in_errors(values))
+    with pytest.raises(ValueError, match="at least 2, got \\(1,\\)"):
+        in_errors(torch.ones(1))

@@ -127,10 +127,50 @@ def test_scores_by_hand():
     close(spectra.mean, torch.tensor([[5.0, 2.25]], dtype=torch.float64), 1e-15)
     # (7 - 5) / sqrt 2, and the printed number above the mean has a positive score
     scores = spectra.z_scores([7.0, 2.25])
+    assert spectra.worst(printed=[7.0, 2.25]).tolist() == scores.abs().amax(1).tolist()
     close(scores, torch.tensor([[math.sqrt(2.0), 0.0]], dtype=torch.float64), 1e-14)
     assert spectra.z_scores([7.0]).shape == (1, 1)
     with pytest.raises(ValueError, match="printed must be at most k = 2 eigenvalues"):
         spectra.z_scores()
+
+
+def test_scores_allow_for_the_spread_over_networks():
+    # two depths: means (5, 3, 1) and (10, 6, 2), all of standard deviation sqrt 2
+    middle = torch.tensor([[5.0, 3.0, 1.0], [10.0, 6.0, 2.0]], dtype=torch.float64)
+    spectra = BatchSpectra((3, 4), torch.stack([middle - 1, middle + 1]), torch.ones(2, 2))
+    printed = [7.0, 1.5]
+    ahead = torch.tensor([[2.0, -1.5], [-3.0, -4.5]], dtype=torch.float64)
+    for spread, sd in (
+        (0.0, [[math.sqrt(2)] * 2] * 2),
+        ([0.0, 0.0], [[math.sqrt(2)] * 2] * 2),
+        # one number: 2 + (0.1 mean)^2
+        (0.1, [[1.5, math.sqrt(2.09)], [math.sqrt(3), math.sqrt(2.36)]]),
+        # one for each eigenvalue, the same at every depth
+        ([0.1, 1 / 6], [[1.5, 1.5], [math.sqrt(3), math.sqrt(3)]]),
+        (torch.tensor([0.0, 1 / 6]), [[math.sqrt(2), 1.5], [math.sqrt(2), math.sqrt(3)]]),
+    ):
+        found = spectra.z_scores(printed, network_spread=spread)
+        close(found, ahead / torch.tensor(sd, dtype=torch.float64), 0.0, rtol=1e-7)
+    close(spectra.z_scores(printed), ahead / math.sqrt(2), 1e-14)
+
+
+@pytest.mark.parametrize(
+    ("spread", "message"),
+    [
+        (-0.1, "network_spread must be at least 0, got -0.1"),
+        ([0.1, -0.2], "network_spread must be at least 0, got -0.2"),
+        (math.nan, "network_spread must be finite, got nan"),
+        ([math.inf, 0.1], "network_spread must be finite, got inf"),
+        ([0.1], r"network_spread must be a number or \(2,\), .* got shape \(1,\)"),
+        ([0.1] * 3, r"network_spread must be a number or \(2,\), .* got shape \(3,\)"),
+        ([[0.1], [0.1]], r"network_spread must be a number or \(2,\), .* got shape \(2, 1\)"),
+    ],
+)
+def test_a_spread_that_fits_nothing_is_refused(spread, message):
+    eigenvalues = torch.tensor([[[4.0, 2.0]], [[6.0, 2.5]]], dtype=torch.float64)
+    spectra = BatchSpectra((3,), eigenvalues, torch.ones(2, 1))
+    with pytest.raises(ValueError, match=message):
+        spectra.z_scores([7.0, 2.25], network_spread=spread)
 
 
 def test_the_first_component_is_nearly_constant_and_its_gap_grows_with_the_bias(digits):

@@ -31,7 +31,7 @@ def test_a_trace_splits_the_way_along_and_across():
     assert not found.across[:, 0].any()
     nets = draw(widths_of(2, 6, 3), seeds, **DOUBLE)
     start = nets.outputs(X)
-    rates = []
+    rates, traces = [], []
     for step in range(11):
         moved = nets.outputs(X) - start
         gone = 0.7 - found.along[:, step]
@@ -41,9 +41,12 @@ def test_a_trace_splits_the_way_along_and_across():
             moved.square().mean(1), gone**2 + found.across[:, step] ** 2, rtol=1e-10, atol=1e-15
         )
         if step in (0, 3, 6, 9):
-            rates.append(torch.einsum("i,rij,j->r", direction, nets.kernel(X), direction) / 5**2)
+            theta = nets.kernel(X)
+            rates.append(torch.einsum("i,rij,j->r", direction, theta, direction) / 5**2)
+            traces.append(torch.linalg.eigvalsh(theta / 5).sum(1))
         descend(nets, X, start + 0.7 * direction, steps=1, **options)
     torch.testing.assert_close(found.rates, torch.stack(rates, 1), rtol=1e-12, atol=0)
+    torch.testing.assert_close(found.traces, torch.stack(traces, 1), rtol=1e-12, atol=0)
     # narrow networks do not go straight
     assert found.across[:, -1].min() > 1e-2
 
@@ -53,10 +56,36 @@ def test_the_rates_include_the_end_where_it_is_looked_at():
     options = {"depth": 2, "learning_rate": 0.5, **DOUBLE}
     short = trace(6, [1], X, direction, steps=4, every=2, **options)
     long = trace(6, [1], X, direction, steps=7, every=2, **options)
-    assert short.rates.shape == (1, 3)
-    assert long.rates.shape == (1, 4)
-    torch.testing.assert_close(long.rates[:, :3], short.rates)
-    assert long.rates[0, 3] != short.rates[0, 2]
+    for one, other in ((short.rates, long.rates), (short.traces, long.traces)):
+        assert one.shape == (1, 3)
+        assert other.shape == (1, 4)
+        torch.testing.assert_close(other[:, :3], one)
+        assert other[0, 3] != one[0, 2]
+
+
+def test_what_is_left_along_obeys_its_equation_as_the_step_shrinks():
+    _, direction = eigendirection(dual_kernel(X, depth=3, bias_scale=BETA)[1], 1)
+    seeds, options = [1, 2, 3], {"activation": "erf", **DOUBLE}
+    full, without = [], []
+    for rate in (0.02, 0.01):
+        # one step at time 2, when the networks have left the straight line
+        k = round(2.0 / rate)
+        path = {"depth": 3, "learning_rate": rate, "steps": k + 1, "every": k}
+        found = trace(6, seeds, X, direction, **path, **options)
+        nets = draw(widths_of(2, 6, 3), seeds, **options)
+        start = nets.outputs(X)
+        descend(nets, X, start + 0.5 * direction, learning_rate=rate, steps=k)
+        moved = nets.outputs(X) - start
+        h = moved - (moved * direction).mean(1, keepdim=True) * direction
+        given_back = torch.einsum("i,rij,rj->r", direction, nets.kernel(X), h) / 5**2
+        slope = (found.along[:, k + 1] - found.along[:, k]) / rate
+        without.append(slope + found.rates[:, 1] * found.along[:, k])
+        full.append(without[-1] - given_back)
+    assert full[0].abs().max() < 5e-5
+    assert ((full[0] / full[1] - 2).abs() < 0.05).all()
+    # that part itself is no error of the step
+    assert without[0].abs().min() > 3e-4
+    assert ((without[0] / without[1] - 1).abs() < 0.1).all()
 
 
 def test_a_trace_does_not_depend_on_the_blocks_it_runs_in(monkeypatch):
@@ -73,7 +102,8 @@ def test_a_trace_does_not_depend_on_the_blocks_it_runs_in(monkeypatch):
 def test_a_model_that_is_linear_goes_straight_at_the_rate_of_its_eigenvalue():
     # one layer: Theta = x.x' / n_0 + beta^2 at every width and time
     x = torch.randn(8, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    value, direction = eigendirection(x @ x.T / 3 + BETA**2, 1)
+    theta = x @ x.T / 3 + BETA**2
+    value, direction = eigendirection(theta, 1)
     rate = 0.3
     options = {"depth": 1, "learning_rate": rate, "steps": 30, "every": 5, **DOUBLE}
     found = trace(1, [1, 2], x, direction, **options)
@@ -81,6 +111,7 @@ def test_a_model_that_is_linear_goes_straight_at_the_rate_of_its_eigenvalue():
     torch.testing.assert_close(found.along, expected.expand(2, -1), rtol=0, atol=1e-13)
     assert found.across.max() < 1e-13
     assert (found.rates - value).abs().max() < 1e-13
+    assert (found.traces - theta.trace() / 8).abs().max() < 1e-13
     exact = rate * math.log(2) / -math.log1p(-rate * value)
     assert half_times(found.along, rate).tolist() == pytest.approx([exact] * 2, rel=1e-10)
     predicted = predicted_half_times(found.rates, rate, 5)

@@ -140,18 +140,74 @@ def test_movement_reports_the_network_before_and_after():
             assert min(expected) > 1e-3
 
 
+def moved(**fields):
+    """A movement of which only some fields matter."""
+    empty = torch.zeros(2, 0)
+    return Movement(**(dict.fromkeys(Movement._fields, empty) | fields))
+
+
 def test_the_measures_of_movement_on_kernels_that_are_known():
     before = torch.eye(3, dtype=torch.float64)[None] * torch.tensor([1.0, 2.0])[:, None, None]
     after = before.clone()
     after[0] *= 1.5
     after[1, 0, 1] = after[1, 1, 0] = 3.0
-    empty = torch.zeros(2, 0)
     function, linear = torch.tensor([[3.0, 0.0], [1.0, 1.0]]), torch.tensor([[0.0, 4.0], [1, 1]])
-    found = Movement(before, after, empty, empty, function, linear, empty)
+    found = moved(before=before, after=after, function=function, linear=linear)
     # the inflation is of the diagonal, the movement of all of it
     assert found.inflation.tolist() == pytest.approx([0.5, 0.0])
     assert found.kernel.tolist() == pytest.approx([0.5, math.sqrt(18 / 12)])
     assert found.nonlinearity.tolist() == pytest.approx([math.sqrt(25 / 2), 0.0])
+
+
+def test_the_share_of_the_lower_layers_of_a_way_that_is_known():
+    start, way = torch.tensor([1.0, -2.0]), torch.tensor([3.0, 4.0])
+    for alone, expected in (
+        ([3.0, 4.0], 1.0),
+        ([0.0, 0.0], 0.0),
+        # a quarter of the way and a detour at right angles, and as far the other way
+        ([0.75 - 8.0, 1.0 + 6.0], 0.25),
+        ([-3.0, -4.0], -1.0),
+        # toward the end, beside it: 3 . 1 / 25
+        ([1.0, 0.0], 0.12),
+    ):
+        lower = start + torch.tensor(alone)
+        found = moved(start=start[None], function=(start + way)[None], lower=lower[None])
+        assert found.share_of_lower_layers.tolist() == pytest.approx([expected], abs=1e-6)
+    nowhere = moved(start=start[None], function=start[None], lower=start[None])
+    assert nowhere.share_of_lower_layers.isnan().all()
+
+
+def test_the_lower_layers_alone_are_the_trained_network_on_its_first_last_layer():
+    options = {"depth": 3, "learning_rate": 0.5, "steps": 8}
+    found = movement(6, [4, 5], X, Y, PROBE, **options, **DOUBLE)
+    nets = draw(widths_of(2, 6, 3), [4, 5], **DOUBLE)
+    start = nets.copy()
+    descend(nets, X, Y, learning_rate=0.5, steps=8)
+    shares = []
+    for r in range(2):
+        new, old = parameters_of(nets, r), parameters_of(start, r)
+
+        def with_old(*which, new=new, old=old):
+            mixed = [old[i] if i in which else p for i, p in enumerate(new)]
+            return plain(mixed, PROBE)
+
+        # parameters 2 and 5: weights and bias of the third layer
+        f_0, f_t, lower = with_old(*range(6)), with_old(), with_old(2, 5)
+        torch.testing.assert_close(found.start[r], f_0, rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(found.lower[r], lower, rtol=1e-12, atol=1e-14)
+        for other in (f_0, f_t, with_old(2), with_old(5), with_old(0, 3), with_old(1, 4)):
+            assert (lower - other).abs().max() > 1e-3
+        way, alone = f_t - f_0, lower - f_0
+        shares.append(((alone @ way) / (way @ way)).item())
+    assert found.share_of_lower_layers.tolist() == pytest.approx(shares, rel=1e-10)
+
+
+def test_below_the_only_layer_there_is_nothing_to_share():
+    options = {"depth": 1, "learning_rate": 0.5, "steps": 8}
+    found = movement(6, [4, 5], X, Y, PROBE, **options, **DOUBLE)
+    assert (found.function - found.start).abs().max(1).values.min() > 1e-2
+    torch.testing.assert_close(found.lower, found.start, rtol=1e-13, atol=1e-14)
+    assert found.share_of_lower_layers.abs().max() < 1e-12
 
 
 def test_experiments_do_not_depend_on_the_blocks_they_run_in(monkeypatch):

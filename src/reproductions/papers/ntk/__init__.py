@@ -5,10 +5,12 @@ from .ensembles import (
     covariance_scores,
     coverage,
     excess_kurtosis,
+    in_errors,
     kernel_bias,
     least_step,
     over_widths,
     pooled,
+    scaled_bias,
 )
 from .initialization import (
     initial_kernels,
@@ -83,6 +85,7 @@ __all__ = [
     "gaussian_law",
     "half_times",
     "in_blocks",
+    "in_errors",
     "initial_kernels",
     "initial_outputs",
     "jacobian_cost",
@@ -102,6 +105,7 @@ __all__ = [
     "relative_deviation",
     "relative_variance",
     "rounded",
+    "scaled_bias",
     "seeds_from",
     "spectral_decay",
     "spectral_filter",

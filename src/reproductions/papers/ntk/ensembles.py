@@ -17,10 +17,12 @@ __all__ = [
     "covariance_scores",
     "coverage",
     "excess_kurtosis",
+    "in_errors",
     "kernel_bias",
     "least_step",
     "over_widths",
     "pooled",
+    "scaled_bias",
 ]
 
 T = TypeVar("T")
@@ -113,6 +115,20 @@ def kernel_bias(kernels: torch.Tensor, limit: torch.Tensor) -> tuple[torch.Tenso
     return kernels.mean(0) - limit, kernels.std(0) / len(kernels) ** 0.5
 
 
+def scaled_bias(
+    kernels: Mapping[int, torch.Tensor], limit: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Width times bias, the widths weighted by their precision, and its standard error.
+
+    If the bias is c / n, every width's n * bias is an estimate of c; this is the best of their
+    averages. Arguments as for :func:`kernel_bias`, one ensemble a width.
+    """
+    scaled = [(n, *kernel_bias(k, limit)) for n, k in kernels.items()]
+    weight = torch.stack([(n * se) ** -2 for n, _, se in scaled])
+    value = torch.stack([n * gap for n, gap, _ in scaled])
+    return (weight * value).sum(0) / weight.sum(0), weight.sum(0) ** -0.5
+
+
 def coverage(outputs: torch.Tensor, law: Law, *, least_sd: float = 0.05) -> torch.Tensor:
     """Whether each of R functions (R, M) is between the law's 10th and 90th percentile, as 0 and 1.
 
@@ -136,6 +152,13 @@ def coverage(outputs: torch.Tensor, law: Law, *, least_sd: float = 0.05) -> torc
         )
     low, high = law.quantile(0.1), law.quantile(0.9)
     return ((outputs >= low) & (outputs <= high)).double()[:, counted]
+
+
+def in_errors(values: torch.Tensor) -> float:
+    """Mean of an ensemble (R,) in units of its standard error."""
+    if values.ndim != 1 or len(values) < 2:
+        raise ValueError(f"values must be (R,) with R of at least 2, got {tuple(values.shape)}")
+    return float(values.mean() / (values.std() / len(values) ** 0.5))
 
 
 def least_step(values: Mapping[int, torch.Tensor]) -> float:

@@ -30,6 +30,7 @@ class Sizes:
         shown: widths of the interactive figure.
         spectrum_rows: images in a batch whose spectrum is taken.
         spectrum_batches: batches.
+        scale_batches: batches for each scale of the pixels.
         spectrum_networks: finite networks whose spectrum is taken.
         trace: networks trained along the second component, for each batch.
         trace_batches: batches of images.
@@ -63,6 +64,7 @@ class Sizes:
     shown: tuple[int, ...]
     spectrum_rows: int
     spectrum_batches: int
+    scale_batches: int
     spectrum_networks: Mapping[int, int]
     trace: Mapping[int, int]
     trace_batches: int
@@ -84,7 +86,7 @@ SIZES = {
         face={16: 20, 128: 20, 512: 10},
         outputs={8: 4000, 64: 4000, 256: 100},
         deviation={32: 20, 64: 20, 128: 20},
-        variation={128: 100},
+        variation={32: 100, 128: 100},
         bias={8: 4000, 16: 4000},
         lines={32: 5, 128: 5},
         movement={32: 12, 64: 12, 128: 12},
@@ -98,6 +100,7 @@ SIZES = {
         shown=(32, 64),
         spectrum_rows=128,
         spectrum_batches=4,
+        scale_batches=3,
         spectrum_networks={128: 2},
         trace={32: 4, 64: 4, 128: 4},
         trace_batches=2,
@@ -115,14 +118,14 @@ SIZES = {
     ),
     "cpu": Sizes(
         face={16: 20, 128: 20, 1024: 20},
-        outputs={8: 40_000, 16: 40_000, 64: 40_000, 512: 400},
+        outputs={8: 40_000, 16: 40_000, 64: 40_000, 512: 1500},
         deviation={64: 200, 128: 200, 256: 100, 512: 60, 1024: 40},
-        variation={512: 200},
+        variation={64: 400, 512: 200},
         bias={8: 64_000, 16: 64_000, 32: 64_000},
         lines={64: 10, 500: 10},
-        movement={64: 96, 128: 96, 256: 48, 512: 48},
+        movement={64: 96, 128: 96, 256: 48, 512: 32},
         smooth_movement={64: 24, 128: 24, 256: 12, 512: 12},
-        gaussian_inputs={125: 12, 500: 6},
+        gaussian_inputs={125: 24, 500: 12},
         movement_rows=16,
         movement_steps=200,
         trained={50: 200, 200: 100},
@@ -131,12 +134,13 @@ SIZES = {
         shown=(32, 64, 128, 512),
         spectrum_rows=512,
         spectrum_batches=60,
-        spectrum_networks={1000: 4},
+        scale_batches=8,
+        spectrum_networks={1000: 30},
         trace={64: 12, 128: 12, 256: 6, 512: 3},
         trace_batches=3,
         trace_rows=128,
         trace_rate=5.0,
-        trace_steps=240,
+        trace_steps=200,
         trace_every=10,
         stopping_rows=512,
         stopping_repeats=20,
@@ -164,7 +168,8 @@ SIZES = {
         shown=(32, 64, 256, 1024),
         spectrum_rows=512,
         spectrum_batches=100,
-        spectrum_networks={1000: 10, 10_000: 10},
+        scale_batches=30,
+        spectrum_networks={1000: 30, 10_000: 10},
         trace={100: 2, 1000: 2, 10_000: 2},
         trace_batches=1,
         trace_rows=512,

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from scipy.sparse.linalg import eigsh
 
-from reproductions._validate import choice, finite, positive_integer
+from reproductions._validate import choice, finite, positive_integer, within
 from reproductions.kernels.dual_kernel import dual_kernel
 
 __all__ = [
@@ -93,16 +93,43 @@ class BatchSpectra:
         """lambda_1 / lambda_2, (batches, depths)."""
         return self.eigenvalues[..., 0] / self.eigenvalues[..., 1]
 
-    def z_scores(self, printed: Sequence[float] = PRINTED_EIGENVALUES) -> torch.Tensor:
+    def z_scores(
+        self,
+        printed: Sequence[float] = PRINTED_EIGENVALUES,
+        *,
+        network_spread: float | Sequence[float] | torch.Tensor = 0.0,
+    ) -> torch.Tensor:
         """Return how far printed eigenvalues are from each depth, (depths, len(printed)).
 
-        In standard deviations over batches, for what was printed is the spectrum of one batch.
+        (printed - mean) / sqrt(sd^2 + (network_spread mean)^2): in standard deviations of what one
+        network shows on one batch, if batch and network vary independently.
+
+        Args:
+            printed: eigenvalues, descending, at most k.
+            network_spread: standard deviation over networks of the width that was used, relative to
+                the mean; one number, or one for each printed eigenvalue. With 0, that of the limit,
+                batches alone vary.
+
+        Raises:
+            ValueError: more printed eigenvalues than k; a ``network_spread`` that is negative or
+                not finite, or of another number than those printed.
         """
         printed = finite("printed", printed)
         k = self.eigenvalues.shape[2]
         if printed.ndim != 1 or len(printed) > k:
             raise ValueError(f"printed must be at most k = {k} eigenvalues, got {printed.tolist()}")
-        return ((printed - self.mean[:, : len(printed)]) / self.sd[:, : len(printed)]).cpu()
+        spread = within("network_spread", network_spread, 0.0).to(self.eigenvalues)
+        if spread.ndim and spread.shape != printed.shape:
+            raise ValueError(
+                f"network_spread must be a number or ({len(printed)},), one for each printed "
+                f"eigenvalue, got shape {tuple(spread.shape)}"
+            )
+        mean, sd = (part[:, : len(printed)] for part in (self.mean, self.sd))
+        return ((printed - mean) / torch.hypot(sd, spread * mean)).cpu()
+
+    def worst(self, **how) -> torch.Tensor:
+        """Largest distance of a printed eigenvalue from each depth, (depths,); see ``z_scores``."""
+        return self.z_scores(**how).abs().amax(1)
 
 
 def batch_spectra(

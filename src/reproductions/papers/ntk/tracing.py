@@ -23,12 +23,18 @@ class Trace(NamedTuple):
     ``along`` (R, T + 1) is the part of f* - f_t along f^(2), ``across`` (R, T + 1) the norm of the
     part of f_t - f_0 that is orthogonal to it, at the times 0, eta, ..., T eta; ``rates``
     (R, T // every + 1) is the kernel's own rate f2^T Theta_t f2 / N^2 at the start and every
-    ``every`` steps. Norms are root mean squares over the data.
+    ``every`` steps, ``traces`` at the same steps the sum of its eigenvalues, tr Theta_t / N. Norms
+    are root mean squares over the data. With h_t the orthogonal part itself, gradient flow obeys
+
+        d along / dt = -rate(t) along + f2^T Theta_t h_t / N^2,
+
+    and gradient descent does up to an error proportional to the learning rate.
     """
 
     along: torch.Tensor
     across: torch.Tensor
     rates: torch.Tensor
+    traces: torch.Tensor
 
 
 def trace(
@@ -74,13 +80,15 @@ def trace(
     results = []
     for nets in in_blocks(widths_of(x.shape[-1], width, depth), seeds, **options):
         start = nets.outputs(x)
-        path, rates = [], []
+        path, rates, traces = [], [], []
 
-        def observe(step, now, path=path, rates=rates, beta=nets.bias_scale) -> None:
+        def observe(step, now, path=path, rates=rates, traces=traces, beta=nets.bias_scale) -> None:
             path.append(now.outputs)
             if step % every == 0:
                 f2 = direction.to(now.outputs)
-                rates.append(gram(now, bias_scale=beta) @ f2 @ f2 / len(f2) ** 2)
+                theta = gram(now, bias_scale=beta)
+                rates.append(theta @ f2 @ f2 / len(f2) ** 2)
+                traces.append(theta.diagonal(dim1=1, dim2=2).mean(1))
 
         goal = start + size * direction.to(start)
         descend(nets, x, goal, learning_rate=learning_rate, steps=steps, observe=observe)
@@ -89,7 +97,8 @@ def trace(
         f2 = direction.to(moved)
         gone = (moved * f2).mean(-1)
         across = (moved - gone[..., None] * f2).square().mean(-1).sqrt()
-        results.append(Trace(size - gone, across, torch.stack(rates, dim=1)))
+        seen = (torch.stack(part, dim=1) for part in (rates, traces))
+        results.append(Trace(size - gone, across, *seen))
     return joined(results)
 
 

@@ -7,6 +7,7 @@ rate, so that df_t/dt = -(1/N) sum_i Theta_t(., x_i) (f_t(x_i) - y_i) as the ste
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -106,7 +107,9 @@ class Movement(NamedTuple):
 
     ``before`` and ``after`` are tangent kernels on the probe (R, M, M); ``weights`` (R, L) and
     ``activations`` (R, L - 1) relative changes in Frobenius norm, layer by layer; ``function`` and
-    ``linear`` (R, M) the trained function and the trained linearization; ``cost`` (R,) is C.
+    ``linear`` (R, M) the trained function and the trained linearization; ``cost`` (R,) is C;
+    ``start`` (R, M) is the function before training, ``lower`` (R, M) the trained one with the last
+    layer, weights and bias, put back to where it started.
     """
 
     before: torch.Tensor
@@ -116,6 +119,19 @@ class Movement(NamedTuple):
     function: torch.Tensor
     linear: torch.Tensor
     cost: torch.Tensor
+    start: torch.Tensor
+    lower: torch.Tensor
+
+    @property
+    def share_of_lower_layers(self) -> torch.Tensor:
+        """Share of the way from f_0 to f_T that the layers below the last go alone, (R,).
+
+        <lower - start, function - start> / ||function - start||^2 over the probe: 1 if nothing but
+        these layers moved the function, 0 if the last alone did, NaN if it did not move. Above 1
+        where the last layer takes back a part of what they do, below 0 where it reverses them.
+        """
+        way, alone = self.function - self.start, self.lower - self.start
+        return (alone * way).sum(1) / way.square().sum(1)
 
     @property
     def inflation(self) -> torch.Tensor:
@@ -191,6 +207,11 @@ def movement(
         )
         descend(nets, x, y, learning_rate=learning_rate, steps=steps)
         new = sweep(nets.weights, nets.biases, probe, **nets.options)
+        put_back = replace(
+            nets,
+            weights=[*nets.weights[:-1], start.weights[-1]],
+            biases=[*nets.biases[:-1], start.biases[-1]],
+        )
         results.append(
             Movement(
                 before=gram(old, bias_scale=nets.bias_scale),
@@ -201,6 +222,8 @@ def movement(
                 function=new.outputs,
                 linear=old.outputs.double() + linear,
                 cost=_cost(nets, x, y),
+                start=old.outputs,
+                lower=put_back.outputs(probe),
             )
         )
     return joined(results)
