@@ -216,7 +216,8 @@ def figure(
         drift: how far, absolutely, a number of the summary may move in a re-run.
         drift_rel: the same relative to the largest magnitude in that array; the two add up.
         widget: name of the script in the built page that brings the figure to life.
-        config: the script's first state.
+        config: the script's first state, and lists of numbers that it draws; these may move by the
+            drift too, while single numbers, integers and texts are settings and stay.
 
     Raises:
         ValueError: no caption, no alternative text or no data.
