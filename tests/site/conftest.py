@@ -33,6 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CHAPTER = """# SELU fixed points
 
 One layer moves mean and variance; watch them walk to (0, 1).
+(First `%pip install -q git+https://github.com/theory-you-can-run/theory-you-can-run`.)
 
 ## In one minute
 
