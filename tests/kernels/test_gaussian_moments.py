@@ -1,9 +1,4 @@
-import json
 import math
-import os
-import subprocess
-import sys
-from importlib.util import find_spec
 
 import mpmath
 import numpy as np
@@ -281,27 +276,6 @@ def test_errors_name_argument_and_value(change, message):
         gaussian_moments(arguments.pop("mean"), arguments.pop("variance"), **arguments)
 
 
-def run_python(code, **environment):
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
-def test_import_does_not_load_triton():
-    code = "import sys, reproductions.kernels.gaussian_moments as g; print('triton' in sys.modules)"
-    result = run_python(code)
-    assert result.stdout.strip() == "False", result.stderr
-
-
-needs_triton = pytest.mark.skipif(
-    find_spec("triton") is None, reason="triton is not installed on this machine"
-)
-
 INTERPRETED = """
 import json, sys, torch, numpy as np
 from scipy.special import erfcx
@@ -333,20 +307,9 @@ print(json.dumps({
 """
 
 
-@needs_triton
-def test_triton_form_under_the_interpreter(reference):
+def test_triton_form_under_the_interpreter(reference, interpret):
     points, _, _, truths = reference
-    result = subprocess.run(
-        [sys.executable, "-c", INTERPRETED],
-        input=json.dumps([points, ALPHA, SCALE]),
-        env={**os.environ, "OMP_NUM_THREADS": "1", "TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    out = json.loads(result.stdout)
+    out = interpret(INTERPRETED, [points, ALPHA, SCALE])
     assert out["erfcx"] < 1e-14
     assert max(out["batched"]) < 1e-10
     assert out["empty"] == [[0], [0]]
@@ -405,14 +368,6 @@ print(len(triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["cubin"])
 """
 
 
-@needs_triton
-def test_triton_form_compiles_for_a_gpu_that_is_not_here(tmp_path):
-    # The interpreter accepts what the compiler may refuse, and constants must stay double there.
-    # From a file: the compiler reads its kernels' source, not this script's, but stays strict.
-    script = tmp_path / "compile_kernels.py"
-    script.write_text(COMPILED)
-    code = f"import runpy; runpy.run_path({str(script)!r})"
-    result = run_python(code, TRITON_CACHE_DIR=str(tmp_path / "cache"), TRITON_INTERPRET="0")
-    if "ptxas" in result.stderr and "not found" in result.stderr.lower():
-        pytest.skip("this triton has no ptxas")
-    assert result.stdout.split() == ["True", "True", "True"], result.stderr[-2000:]
+def test_triton_form_compiles_for_a_gpu_that_is_not_here(compile_offline):
+    # constants must stay double there
+    assert compile_offline(COMPILED) == ["True", "True", "True"]

@@ -1,9 +1,4 @@
-import json
 import math
-import os
-import subprocess
-import sys
-from importlib.util import find_spec
 from itertools import pairwise
 
 import pytest
@@ -419,27 +414,6 @@ def test_the_parts_of_a_training_loop_check_shapes():
         gram(found, sweep([W[0]], [B[0]], X, output=0, **how), **how)
 
 
-def run_python(code, **environment):
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
-def test_import_does_not_load_triton():
-    code = "import sys, reproductions.kernels.structured_ntk; print('triton' in sys.modules)"
-    result = run_python(code)
-    assert result.stdout.strip() == "False", result.stderr
-
-
-needs_triton = pytest.mark.skipif(
-    find_spec("triton") is None, reason="triton is not installed on this machine"
-)
-
 INTERPRETED = """
 import json, torch
 from reproductions.kernels.structured_ntk import gram, structured_ntk, sweep
@@ -472,11 +446,8 @@ print(json.dumps(rows))
 """
 
 
-@needs_triton
-def test_triton_form_under_the_interpreter():
-    result = run_python(INTERPRETED, TRITON_INTERPRET="1")
-    assert result.returncode == 0, result.stderr
-    rows = json.loads(result.stdout)
+def test_triton_form_under_the_interpreter(interpret):
+    rows = interpret(INTERPRETED)
     assert len(rows) == 18
     for dtype, same_kind, error, symmetric in rows:
         assert same_kind
@@ -508,13 +479,6 @@ for kind, dtype in (("*fp32", tl.float32), ("*fp64", tl.float64)):
 """
 
 
-@needs_triton
-def test_triton_form_compiles_for_a_gpu_that_is_not_here(tmp_path):
-    # The interpreter accepts what the compiler may refuse, and knows nothing of TF32.
-    script = tmp_path / "compile_kernels.py"
-    script.write_text(COMPILED)
-    code = f"import runpy; runpy.run_path({str(script)!r})"
-    result = run_python(code, TRITON_CACHE_DIR=str(tmp_path / "cache"), TRITON_INTERPRET="0")
-    if "ptxas" in result.stderr and "not found" in result.stderr.lower():
-        pytest.skip("this triton has no ptxas")
-    assert result.stdout.split() == ["True"] * 4, result.stderr[-2000:]
+def test_triton_form_compiles_for_a_gpu_that_is_not_here(compile_offline):
+    # the interpreter knows nothing of TF32
+    assert compile_offline(COMPILED) == ["True"] * 4
