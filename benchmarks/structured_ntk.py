@@ -92,7 +92,7 @@ def close(outputs):
         assert error < 1e-4, f"{name}: {error}"
 
 
-# Counted in multiply-adds the structured form does 25, 38, 55, 75 and 94 times less at these widths
+# Counted in multiply-adds the structured form does 25, 38, 56, 76 and 95 times less at these widths
 # (papers/ntk/costs.py), so the target is out of reach of arithmetic alone where the network is as
 # narrow as the inputs are many.
 RATIO = {"ratio": "at least 60 x"}
