@@ -1,6 +1,5 @@
 import json
 import math
-from itertools import pairwise
 
 import pytest
 import torch
@@ -8,7 +7,7 @@ import torch
 from reproductions.papers.ntk.limits import circle
 from reproductions.papers.ntk.networks import draw, widths_of
 from reproductions.papers.ntk.training import descend, product_target
-from reproductions.papers.ntk.trajectory import log_steps, rounded, trajectory
+from reproductions.papers.ntk.trajectory import rounded, trajectory
 
 X = circle([-2.2, -0.6, 0.5, 1.9])
 Y = product_target(X)
@@ -67,26 +66,6 @@ def test_options_reach_the_network_and_the_result_is_double():
     torch.testing.assert_close(long.function[:1], expected, rtol=1e-13, atol=1e-14)
 
 
-def test_logarithmic_steps_by_hand():
-    assert log_steps(10_000, 5) == [0, 1, 10, 100, 1000, 10_000]
-    # powers of the square root of ten are 3.16, 31.6, 316.2
-    assert log_steps(1000, 7) == [0, 1, 3, 10, 32, 100, 316, 1000]
-    # 1, 1.26, 1.59, 2, 2.52, 3.17, 4: the first two are one, so are the second two
-    assert log_steps(4, 7) == [0, 1, 2, 3, 4]
-    assert log_steps(1, 9) == [0, 1]
-
-
-@pytest.mark.parametrize("last", [1, 2, 3, 7, 300, 1656, 9_999_999, 10**9 + 7])
-@pytest.mark.parametrize("n", [2, 3, 24])
-def test_logarithmic_steps_ascend_from_zero_to_the_last(last, n):
-    steps = log_steps(last, n)
-    assert steps[:2] == [0, 1]
-    assert steps[-1] == last
-    assert all(a < b for a, b in pairwise(steps))
-    assert len(steps) <= n + 1
-    assert all(type(step) is int for step in steps)
-
-
 def test_rounded_values_are_short_in_a_page():
     # 0.1 in float32 has seventeen digits as a double
     values = torch.tensor([[0.1, -1.23456], [2 / 3, 1e6]], dtype=torch.float32)
@@ -106,8 +85,6 @@ def test_rounded_values_are_short_in_a_page():
         (lambda: walk([1], anchor=ANCHOR[0]), r"anchor must be \(1, 2\), got \(2,\)"),
         (lambda: walk([1], seeds=[]), "seeds must name at least one network, got none"),
         (lambda: walk([0], y=Y[:3]), r"y must have shape .* got \(3,\)"),
-        (lambda: log_steps(0, 5), "last must be an integer of at least 1, got 0"),
-        (lambda: log_steps(100, 1), "n must be an integer of at least 2, got 1"),
         (lambda: rounded(torch.tensor([1.0, math.nan])), "values must be finite, got nan"),
     ],
 )

@@ -54,7 +54,7 @@ from .training import (
     product_target,
     trained_outputs,
 )
-from .trajectory import log_steps, rounded, trajectory
+from .trajectory import rounded, trajectory
 
 __all__ = [
     "CASES",
@@ -92,7 +92,6 @@ __all__ = [
     "kernel_bias",
     "least_step",
     "linearized",
-    "log_steps",
     "movement",
     "output_coupling",
     "over_widths",

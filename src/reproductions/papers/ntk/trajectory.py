@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -14,7 +13,7 @@ from reproductions._validate import finite, positive_integer
 from .networks import draw, widths_of
 from .training import descend
 
-__all__ = ["Trajectory", "log_steps", "rounded", "trajectory"]
+__all__ = ["Trajectory", "rounded", "trajectory"]
 
 
 class Trajectory(NamedTuple):
@@ -22,18 +21,6 @@ class Trajectory(NamedTuple):
 
     function: torch.Tensor
     kernel: torch.Tensor
-
-
-def log_steps(last: int, n: int) -> list[int]:
-    """0 and at most ``n`` step numbers from 1 to ``last``, evenly spaced in their logarithm.
-
-    Early on, where that would be less than a step, several of them are one. Raises a ValueError for
-    ``last`` below 1 and for ``n`` below 2, which could not hold both ends.
-    """
-    positive_integer("last", last)
-    positive_integer("n", n, low=2)
-    steps = torch.logspace(0, math.log10(last), n, dtype=torch.float64).round()
-    return sorted({0, *steps.long().tolist()})
 
 
 def trajectory(
