@@ -41,7 +41,6 @@ import torch
 from reproductions.chapter import figure
 from reproductions.kernels.dual_kernel import dual_kernel
 from reproductions.papers import ntk
-from reproductions.papers.shared import log_steps
 
 angles = torch.linspace(-torch.pi, torch.pi, 65, dtype=torch.float64)
 ring = ntk.circle(angles)
@@ -946,6 +945,8 @@ for prior, name in (("nngp", "Σ"), ("ntk", "Θ")):
 # A second slider sets the depth: with every layer the limit kernel becomes flatter, so that points on opposite sides of the circle look more and more alike.
 
 # %% tags=["hide-input"]
+from reproductions.papers.shared import log_steps
+
 at = log_steps(sizes.trained_steps, 24)
 paths = ntk.over_widths(
     ntk.trajectory, dict.fromkeys(sizes.shown, 1), run.derived_seed("path"), four, taught, ring,
