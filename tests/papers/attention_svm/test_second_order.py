@@ -12,6 +12,7 @@ from reproductions.papers.attention_svm.second_order import (
     margin_residuals,
     predicted_margins,
     residual_spread,
+    shuffled_duals,
 )
 
 PROBLEMS = draw(range(30), n=6, n_tokens=8, d=10)
@@ -107,3 +108,15 @@ def test_residuals_are_centered_over_the_support_of_each_problem():
 def test_multipliers_of_another_shape_are_refused():
     with pytest.raises(ValueError, match=r"duals must be \(\.\.\., 6, 8\), got \(30, 6, 7\)"):
         predicted_margins(*PROBLEMS, BEST, DUALS[..., 1:])
+
+
+def test_shuffled_multipliers_are_the_same_numbers_at_other_support_tokens():
+    generator = torch.Generator().manual_seed(3)
+    duals = torch.rand(50, 4, 5, generator=generator, dtype=torch.float64)
+    duals[torch.rand(duals.shape, generator=generator) < 0.4] = 0.0
+    shuffled = shuffled_duals(duals, generator)
+    assert torch.equal(shuffled > 0, duals > 0)
+    assert torch.equal(shuffled.flatten(1).sort(1).values, duals.flatten(1).sort(1).values)
+    # of about twelve positive ones each stays at its place with a chance of one in twelve
+    stayed = (shuffled == duals)[duals > 0].double().mean()
+    assert 0.04 < stayed < 0.16

@@ -37,7 +37,12 @@ from .plain import attention_loss, autograd_descent
 from .planar import PlanarRun, level_line, log_length, planar_run, small_factors
 from .problems import Problems, causal, default_start, draw, factor_start, plane, seeds_from
 from .regularization import ball_minimum, excess_loss, stationarity
-from .second_order import margin_residuals, predicted_margins, residual_spread
+from .second_order import (
+    margin_residuals,
+    predicted_margins,
+    residual_spread,
+    shuffled_duals,
+)
 from .sizes import SIZES, Sizes
 from .statements import STATEMENTS
 from .trained_head import TrainedHead, train_with_head
@@ -101,6 +106,7 @@ __all__ = [
     "runner_up",
     "scores",
     "seeds_from",
+    "shuffled_duals",
     "small_factors",
     "sparsemax",
     "standard_error",

@@ -23,7 +23,7 @@ import torch
 
 from .optimality import scores
 
-__all__ = ["margin_residuals", "predicted_margins", "residual_spread"]
+__all__ = ["margin_residuals", "predicted_margins", "residual_spread", "shuffled_duals"]
 
 #: share of a problem's largest multiplier from which a token counts as support
 SUPPORT = 1e-9
@@ -86,3 +86,17 @@ def residual_spread(residuals: torch.Tensor) -> torch.Tensor:
     """
     count = (~residuals.isnan()).sum((-2, -1))
     return (residuals.square().nansum((-2, -1)) / (count - 1)).sqrt()
+
+
+def shuffled_duals(duals: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Permute each problem's positive multipliers among its support tokens, (..., n, T).
+
+    A control: the multipliers of a problem stay the same numbers, at other tokens.
+    """
+    flat = duals.flatten(-2)
+    zero = (flat <= 0).double()
+    chance = torch.rand(flat.shape, generator=generator, dtype=torch.float64)
+    # both orders name the support first, one in its own order and one at random
+    place = zero.argsort(dim=-1, stable=True)
+    source = (chance + 2.0 * zero).argsort(dim=-1)
+    return flat.scatter(-1, place, flat.gather(-1, source)).view_as(duals)

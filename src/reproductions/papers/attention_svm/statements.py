@@ -64,8 +64,8 @@ STATEMENTS = {
         "Theorem on local convergence",
     ),
     "C13": (
-        "Both solutions have rank at most min(n, d), and that of the nuclear-norm SVM is a little "
-        "lower.",
+        "Both solutions have rank at most min(n, d); for n = 5 that of the nuclear-norm SVM is 4.5 "
+        "to 4.9 on average.",
         "Figure on ranks",
     ),
     "C14": (
@@ -74,7 +74,7 @@ STATEMENTS = {
         "Figure on nonlinear heads",
     ),
     "C15": (
-        "The prediction is the worse the more mass is left on the tokens that should be masked.",
+        "The more mass is left on the tokens that should be masked, the worse the prediction.",
         "Figure on nonlinear heads, scatter",
     ),
     "C16": (
