@@ -94,7 +94,7 @@ def _(fig, ink):
 #
 # **Not run:** the statements about neighborhoods for general losses, which leave nothing to execute beyond C10 and C12.
 #
-# No data set is needed. A GPU is needed for nothing here; it shortens the `paper` profile.
+# No data set and no GPU are needed; a GPU shortens the `paper` profile.
 
 # %% [markdown]
 # ## Parameters
@@ -167,7 +167,7 @@ show_source(svm.attention_loss, svm.autograd_descent)
 # It would be refuted by attention that stays spread out.
 #
 # In the code, `problems` holds tokens, labels, queries and heads of all problems, and $W$, $K$ and $Q$ start as PyTorch initializes a linear layer.
-# `token_descent` takes the steps {eq}`eq-svm-step`; `"plain"` means ordinary floating point, as in the authors' code, and so does the tiny penalty on $(K, Q)$, which will matter later.
+# `token_descent` takes the steps {eq}`eq-svm-step`; `"plain"` means ordinary floating point, as in the authors' code; the tiny penalty on $(K, Q)$ is theirs too, and will matter later.
 
 # %%
 problem_seeds = svm.seeds_from(seed, sizes.runs)
@@ -1224,9 +1224,14 @@ gone, there = (local & (kept[sizes.cone_radii[-2]] == k) for k in (0, 1))
 print(f"start at {sizes.cone_radii[-2]:g}: by how much the margin of the better token exceeds 1, "
       f"median: {slack[gone].median():.2f} where it was left, {slack[there].median():.2f} where kept")
 
+gaps_to = (cone.tokens.take_along_dim(wanted[..., None, None], -2) - cone.tokens).norm(dim=-1)
+flip = (margin / gaps_to / aim_svm.norm(dim=(-2, -1))[:, None, None]).nan_to_num(torch.inf)
+print(f"distance from the start at R to the nearest W that selects another token: at least "
+      f"{flip.min():.2f} R; length of the path: {0.1 * sizes.cone_steps:.0f}")
+
 # %% [markdown]
 # The last line of the table is a warning about such tests.
-# In 3000 steps of 0.1 one gets 300 far, and from $R = 3000$ the nearest $W$ that selects another token is farther away than that in every problem: the setting cannot fail.
+# From $R = 3000$ the nearest $W$ that selects another token is farther away than the whole path is long: the setting cannot fail.
 #
 # In the earlier exact runs, which started near the origin, the selections that are not locally optimal die out with time:
 
@@ -1489,8 +1494,7 @@ def _(fig, ink):
 #
 # **Why the prediction works.**
 # A silent sequence pulls at nothing, so there is no reason for $W$ to respect its constraints.
-# But in the published arithmetic $W$ comes nearly to rest long before step 2001, near wherever it was when the sequence fell silent.
-# By the exact gradient it moves on.
+# But in the published arithmetic $W$ comes nearly to rest long before step 2001, and by the exact gradient it moves on.
 # So we repeat $d = 4$ and $6$ by the exact gradient, twice as long, and predict the late $W$ from the attention at step 2001; and once more with the SVM of only those sequences that are not silent.
 
 # %%
@@ -1815,7 +1819,7 @@ for norm, name in (("nuc", "nuclear-norm"), ("fro", "Frobenius-norm")):
 # ## At the paper's scale
 #
 # The `paper` profile takes at least the authors' numbers of trials where they are known, and four to twenty-five times ours elsewhere: 1000 problems for the convergence figures, 1000 trials for each of ten dimensions, 100 problems for each size of the rank figure, and 30 000 seeds for the ReLU head at $d = 10$, which gives about 500 accepted runs.
-# Most of it is one kernel, `token_descent`, which on a GPU runs all steps of a problem in one launch.
+# With `--device cuda` the bar chart, its largest part, runs on the GPU, where the kernel `token_descent` takes all steps of a problem in one launch; the rest stays on the CPU.
 #
 # ```bash
 # reproduce run transformers_as_svm --profile paper --device cuda
