@@ -1,3 +1,4 @@
+import cvxpy
 import pytest
 import torch
 
@@ -68,7 +69,6 @@ def test_conditions_of_karush_kuhn_and_tucker(n, n_tokens, d):
 
 
 def test_agreement_with_a_conic_solver():
-    cvxpy = pytest.importorskip("cvxpy")
     tokens, queries = problems(4, 3, 4, 5)
     kept = some(4, 3, 4)
     ours = generalized_svm(tokens, queries, kept).W
