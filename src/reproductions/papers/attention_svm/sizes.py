@@ -23,7 +23,6 @@ class Sizes:
         path: problems whose regularization path is followed.
         radii: norms at which it is looked at.
         factor_path: problems for the path of (K, Q).
-        second_order: problems whose support margins are compared with the multipliers.
         bars: problems for each shape and d of the bar chart.
         dimensions: values of d there.
         bars_steps: steps there.
@@ -52,7 +51,6 @@ class Sizes:
     path: int
     radii: tuple[float, ...]
     factor_path: int
-    second_order: int
     bars: int
     dimensions: tuple[int, ...]
     bars_steps: int
@@ -83,7 +81,6 @@ SIZES = {
         path=6,
         radii=(5, 30, 100),
         factor_path=6,
-        second_order=8,
         bars=12,
         dimensions=(4, 20, 50, 100),
         bars_steps=500,
@@ -112,7 +109,6 @@ SIZES = {
         path=60,
         radii=(5, 10, 30, 100, 300),
         factor_path=50,
-        second_order=60,
         bars=200,
         dimensions=(4, 8, 10, 20, 50, 100, 200),
         bars_steps=4000,
@@ -141,7 +137,6 @@ SIZES = {
         path=1000,
         radii=(5, 10, 30, 100, 300, 1000, 10_000),
         factor_path=500,
-        second_order=1000,
         bars=1000,
         dimensions=(2, 4, 6, 8, 10, 20, 50, 100, 200, 400),
         bars_steps=4000,
