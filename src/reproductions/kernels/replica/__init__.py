@@ -2,6 +2,8 @@
 
 Seeds, learning rates, dropout rates, folds and train/test splits become a leading axis of length
 ``replicas``; a step trains them all at once. ``naive`` loops over networks, ``batched`` stacks.
+``ReplicaResNet`` does the same for residual networks on images, and ``momentum_step`` is the
+optimizer whose rates may differ from network to network and from step to step.
 """
 
 from __future__ import annotations
@@ -13,9 +15,21 @@ import torch
 from reproductions._validate import choice, positive_integer
 
 from . import batched, naive
+from .momentum import MOMENTUM_FORMS, momentum_step
+from .residual import ReplicaResNet, ResidualSpec
 from .spec import SELU_SATURATION, Parameters, Spec, dropout_affine, initialize
 
-__all__ = ["SELU_SATURATION", "Parameters", "ReplicaMLP", "Spec", "dropout_affine"]
+__all__ = [
+    "MOMENTUM_FORMS",
+    "SELU_SATURATION",
+    "Parameters",
+    "ReplicaMLP",
+    "ReplicaResNet",
+    "ResidualSpec",
+    "Spec",
+    "dropout_affine",
+    "momentum_step",
+]
 
 _BACKENDS = {"naive": naive, "batched": batched}
 #: keep the streams of dropout and of batch orders apart from that of the initial weights
