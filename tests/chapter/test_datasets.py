@@ -604,6 +604,61 @@ def test_torch_takes_the_arrays_without_a_warning(data, mnist, monkeypatch):
                 torch.from_numpy(array)
 
 
+# No more than is asked for.
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """Names of the files that are read, in order."""
+    names, read = [], _store.read
+    monkeypatch.setattr(_store, "read", lambda item: names.append(item.file.name) or read(item))
+    return names
+
+
+@pytest.mark.parametrize("n_train", [1, 10_000, 10_001, 50_000, None])
+def test_of_cifar10_no_more_batches_are_read_than_hold_the_images(
+    data, reads, monkeypatch, n_train
+):
+    contents = cifar_contents()
+    folders = ("cifar-10-batches-py",)
+    register(monkeypatch, "cifar10", (folders, contents))
+    write(data / folders[0], contents)
+    whole = datasets.load("cifar10")
+    reads.clear()
+    images = datasets.optional("cifar10", n_train=n_train)
+    n_files = {1: 1, 10_000: 1, 10_001: 2}.get(n_train, 5)
+    wanted = [*(f"data_batch_{k + 1}" for k in range(n_files)), "test_batch"]
+    assert sorted(reads) == sorted(wanted)
+    rows = len(whole.train_labels) // 5 * n_files
+    assert (images.train_images == whole.train_images[:rows]).all()
+    assert (images.test_labels == whole.test_labels).all()
+    # an archive is one file; of its members too no more are taken
+    archive = {"cifar-10-python.tar.gz": in_archive(contents)}
+    register(monkeypatch, "cifar10", ((".",), archive))
+    write(data, archive)
+    assert len(datasets.load("cifar10", n_train=n_train).train_labels) == rows
+
+
+def test_a_number_of_images_is_for_cifar10_alone(data, mnist):
+    write(data / "mnist", mnist)
+    with pytest.raises(ValueError, match="n_train belongs to the data set cifar10"):
+        datasets.load("mnist", n_train=5)
+
+
+def test_at_hand_says_as_much_as_optional_and_reads_nothing(data, mnist, reads, capsys):
+    assert not datasets.at_hand("mnist", claims=("C1", "C2"))
+    said = capsys.readouterr().out
+    assert datasets.optional("mnist", claims=("C1", "C2")) is None
+    assert capsys.readouterr().out == said != ""
+    write(data / "mnist", mnist)
+    assert datasets.at_hand("mnist")
+    assert datasets.at_hand("digits")
+    assert not reads
+    assert capsys.readouterr().out == ""
+    with pytest.raises(ValueError, match="claims must be a tuple of ids"):
+        datasets.at_hand("mnist", claims="C1")
+
+
 # Skipping, visibly.
 
 

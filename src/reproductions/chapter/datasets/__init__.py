@@ -24,7 +24,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from reproductions._validate import choice
+from reproductions._validate import choice, positive_integer
 from reproductions.chapter.datasets import _readers, _store
 from reproductions.chapter.datasets._skipping import (
     SKIPPED_MIME,
@@ -56,6 +56,7 @@ __all__ = [
     "Table",
     "UciEntry",
     "UnsafePickle",
+    "at_hand",
     "available",
     "load",
     "optional",
@@ -132,12 +133,13 @@ class Availability:
 Loaded = ImageData | Table | dict[str, Table]
 
 
-def load(name: str, *, tasks: Sequence[str] | None = None) -> Loaded:
+def load(name: str, *, tasks: Sequence[str] | None = None, n_train: int | None = None) -> Loaded:
     """Load a data set by its name in ``REGISTRY``.
 
     ``mnist``, ``fashion_mnist`` and ``cifar10`` are ``ImageData``; ``digits`` (64 pixels in
     0..16), ``breast_cancer``, ``wine``, ``iris`` and ``htru2`` are a ``Table`` of raw features;
     ``uci`` is a dict of one standardized ``Table`` for each of ``tasks``, all 108 by default.
+    ``n_train`` reads no more of CIFAR-10's five training batches than hold so many images.
 
     Raises:
         ValueError: an unknown name or task.
@@ -148,6 +150,8 @@ def load(name: str, *, tasks: Sequence[str] | None = None) -> Loaded:
     dataset = REGISTRY[choice("name", name, REGISTRY)]
     if tasks is not None and name != "uci":
         raise ValueError(f"tasks belongs to the data set uci, got tasks={tasks!r} for {name!r}")
+    if n_train is not None and name != "cifar10":
+        raise ValueError(f"n_train belongs to the data set cifar10, got n_train for {name!r}")
     if name == "uci":
         return _uci_tables(dataset, UCI_TASKS if tasks is None else tasks)
     if not dataset.layouts:
@@ -155,24 +159,47 @@ def load(name: str, *, tasks: Sequence[str] | None = None) -> Loaded:
     found = _store.obtain(dataset)
     if name == "htru2":
         return _table(name, found[0])
-    return _cifar(name, found) if name == "cifar10" else _idx_images(name, found)
+    return _cifar(name, found, n_train) if name == "cifar10" else _idx_images(name, found)
 
 
 def optional(
-    name: str, *, claims: Sequence[str] = (), tasks: Sequence[str] | None = None
+    name: str,
+    *,
+    claims: Sequence[str] = (),
+    tasks: Sequence[str] | None = None,
+    n_train: int | None = None,
 ) -> Loaded | None:
     """``load`` for a cell that may be skipped: None where the data set cannot be had.
 
     Then one output says what is missing and how to get it, and names the ``claims`` that are
     stored, not re-run here. A damaged file and a mistyped ``REPRODUCTIONS_DATA`` still raise.
     """
+    claims = _ids(claims)
+    try:
+        return load(name, tasks=tasks, n_train=n_train)
+    except DatasetUnavailable:
+        show_skipped(skipped_data(REGISTRY[name], claims))
+        return None
+
+
+def at_hand(name: str, *, claims: Sequence[str] = ()) -> bool:
+    """Is a data set where ``load`` would find it without the network?
+
+    For the cells after the one that loaded it: nothing is read, and where the data set is missing
+    the output is that of ``optional``.
+    """
+    claims = _ids(claims)
+    dataset = REGISTRY[choice("name", name, REGISTRY)]
+    if not dataset.layouts or _store.locate(dataset)[0]:
+        return True
+    show_skipped(skipped_data(dataset, claims))
+    return False
+
+
+def _ids(claims: Sequence[str]) -> tuple[str, ...]:
     if isinstance(claims, str):
         raise ValueError(f"claims must be a tuple of ids, got the string {claims!r}")
-    try:
-        return load(name, tasks=tasks)
-    except DatasetUnavailable:
-        show_skipped(skipped_data(REGISTRY[name], tuple(claims)))
-        return None
+    return tuple(claims)
 
 
 def uci_task(name: str) -> Table:
@@ -275,18 +302,20 @@ def _idx_images(name: str, found: Sequence[Found]) -> ImageData:
 _CIFAR_BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 
 
-def _cifar(name: str, found: Sequence[Found]) -> ImageData:
+def _cifar(name: str, found: Sequence[Found], n_train: int | None) -> ImageData:
+    n_files = 5 if n_train is None else min(-(-positive_integer("n_train", n_train) // 10_000), 5)
+    files = (*_CIFAR_BATCHES[:n_files], _CIFAR_BATCHES[-1])
     by_name = {item.file.name.removesuffix(".xz"): item for item in found}
     if "cifar-10-python.tar.gz" in by_name:
         archive = by_name["cifar-10-python.tar.gz"]
-        members = tuple(f"cifar-10-batches-py/{batch}" for batch in _CIFAR_BATCHES)
+        members = tuple(f"cifar-10-batches-py/{batch}" for batch in files)
         contents = _parse(archive, lambda content: _readers.tar_members(content, members))
         with _parsing(archive):
             batches = [_readers.cifar_batch(content) for content in contents]
     else:
         # Decompression and hashing let go of the interpreter's lock, so threads help.
         with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-            batches = list(pool.map(_cifar_file, (by_name[batch] for batch in _CIFAR_BATCHES)))
+            batches = list(pool.map(_cifar_file, (by_name[batch] for batch in files)))
     *train, (test_images, test_labels) = batches
     return ImageData(
         name,
