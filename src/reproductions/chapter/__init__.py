@@ -17,11 +17,13 @@ from reproductions.chapter.claims import (
 )
 from reproductions.chapter.figures import figure
 from reproductions.chapter.profile import PROFILES, Run, begin
+from reproductions.chapter.records import Recorded, recorded
 from reproductions.chapter.source import show_source
 
 __all__ = [
     "PROFILES",
     "Claims",
+    "Recorded",
     "Run",
     "above",
     "at_least",
@@ -36,6 +38,7 @@ __all__ = [
     "measured",
     "near",
     "over_seeds",
+    "recorded",
     "reported",
     "show_source",
 ]

@@ -31,6 +31,7 @@ from reproductions.press.book import (
 from reproductions.press.errors import BadInput, PressError
 from reproductions.press.limits import Limits, cores, usable_memory
 from reproductions.press.progress import show_progress, spoken
+from reproductions.press.scale_command import scale
 
 __all__ = ["app", "main"]
 
@@ -675,6 +676,10 @@ def run_tests(jobs: Jobs = CORES, root: Root = None) -> None:
         status = subprocess.call(step, cwd=the_book.root, env=environment)
         if status:
             raise typer.Exit(status if status in (1, 2, 3, 130) else 1)
+
+
+# the same command also runs alone, where only its own packages are
+app.command(epilog=_EPILOG)(_guarded(scale))
 
 
 def main() -> None:
