@@ -645,6 +645,13 @@ def test_a_number_of_images_is_for_cifar10_alone(data, mnist):
         datasets.load("mnist", n_train=5)
 
 
+@pytest.mark.parametrize("n_train", [0, -1, 2.5])
+def test_a_number_of_images_that_makes_no_sense_is_refused(data, monkeypatch, n_train):
+    with_batch(monkeypatch, data, cifar_contents()["data_batch_2"])
+    with pytest.raises(ValueError, match=f"n_train must be an integer .* got {n_train}"):
+        datasets.load("cifar10", n_train=n_train)
+
+
 def test_at_hand_says_as_much_as_optional_and_reads_nothing(data, mnist, reads, capsys):
     assert not datasets.at_hand("mnist", claims=("C1", "C2"))
     said = capsys.readouterr().out

@@ -191,6 +191,21 @@ def test_runs_that_another_command_wrote_meanwhile_are_kept(stub, run):
     assert run.runs == [("wide", 7, 1), ("tall", 0, 1)]
 
 
+def test_of_a_run_that_two_commands_made_the_later_record_counts(stub, run):
+    honest = stub.run_arm
+
+    def beside(*args, **options):
+        stub.module.run_arm = honest
+        Runner(run.results.parent)(["wide", "tall"])
+        return honest(*args, **options)
+
+    stub.module.run_arm = beside
+    run(["tall"])
+    assert stub.calls == [("wide", 0, 1), ("tall", 0, 1), ("tall", 0, 1)]
+    assert run.runs == [("wide", 0, 1), ("tall", 0, 1)]
+    assert run.record["runs"][-1]["accuracy"] == {"kind": 30.0}
+
+
 def test_commands_at_once_do_not_lose_each_others_runs(stub, run, monkeypatch):
     """Each reads the record, adds to it and writes it; meanwhile the others have to wait."""
     write = press_scale._write
