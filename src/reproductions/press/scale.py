@@ -83,7 +83,9 @@ def _code_digest(module: ModuleType) -> str:
 def _write(path: Path, data: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")
-    part.write_text(json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n")
+    part.write_text(
+        json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8"
+    )
     os.replace(part, path)
 
 
@@ -93,7 +95,7 @@ def _merge(path: Path, run: dict[str, Any], about: dict[str, Any]) -> None:
     key = ("arm", "seed", "shorten")
     # two commands at once must not lose each other's runs
     with FileLock(path.with_name(f".{path.stem}.lock")):
-        record = json.loads(path.read_text()) if path.is_file() else {"runs": []}
+        record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"runs": []}
         record["runs"] = [r for r in record["runs"] if any(r[k] != run[k] for k in key)] + [run]
         _write(path, record | about)
 
@@ -142,7 +144,7 @@ def run_scale(
         raise BadInput(str(error)) from error
     model = hardware(where)
     path = results / machine_folder(model) / f"{paper}.json"
-    record = json.loads(path.read_text()) if path.is_file() else {"runs": []}
+    record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"runs": []}
     done = {(run["arm"], run["seed"], run["shorten"]) for run in record["runs"]}
     asked = dict.fromkeys((arm, seed) for seed in seeds for arm in arms)
     wanted = [(arm, seed) for arm, seed in asked if (arm, seed, shorten) not in done]

@@ -142,7 +142,7 @@ def load(name: str, *, tasks: Sequence[str] | None = None, n_train: int | None =
     ``n_train`` reads no more of CIFAR-10's five training batches than hold so many images.
 
     Raises:
-        ValueError: an unknown name or task.
+        ValueError: an unknown name or task, an ``n_train`` below 1 or for other data.
         DatasetUnavailable: the data set is nowhere and cannot be downloaded.
         DatasetCorrupt: a file is truncated or altered, or (``UnsafePickle``) wants to run code.
         DataFolderMissing: ``REPRODUCTIONS_DATA`` names no folder.
@@ -150,8 +150,10 @@ def load(name: str, *, tasks: Sequence[str] | None = None, n_train: int | None =
     dataset = REGISTRY[choice("name", name, REGISTRY)]
     if tasks is not None and name != "uci":
         raise ValueError(f"tasks belongs to the data set uci, got tasks={tasks!r} for {name!r}")
-    if n_train is not None and name != "cifar10":
-        raise ValueError(f"n_train belongs to the data set cifar10, got n_train for {name!r}")
+    if n_train is not None:
+        positive_integer("n_train", n_train)
+        if name != "cifar10":
+            raise ValueError(f"n_train belongs to the data set cifar10, got n_train for {name!r}")
     if name == "uci":
         return _uci_tables(dataset, UCI_TASKS if tasks is None else tasks)
     if not dataset.layouts:
@@ -303,7 +305,7 @@ _CIFAR_BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 
 
 def _cifar(name: str, found: Sequence[Found], n_train: int | None) -> ImageData:
-    n_files = 5 if n_train is None else min(-(-positive_integer("n_train", n_train) // 10_000), 5)
+    n_files = 5 if n_train is None else min(-(-n_train // 10_000), 5)
     files = (*_CIFAR_BATCHES[:n_files], _CIFAR_BATCHES[-1])
     by_name = {item.file.name.removesuffix(".xz"): item for item in found}
     if "cifar-10-python.tar.gz" in by_name:

@@ -120,8 +120,8 @@ class Monitor:
     """What is measured on the way.
 
     Attributes:
-        looks: evaluations on the way, evenly spaced over a run, the end counted; 1 evaluates at the
-            end only.
+        looks: evaluations on the way, evenly spaced over a run, the end counted; a few more where
+            the number does not divide the steps. 1 evaluates at the end only.
         n_test: test images of an evaluation on the way (the last one takes all).
         statistics: kinds of batch-norm statistics to evaluate with, from ``STATISTICS``; those of
             running averages are followed by the averaging fraction, as in ``caffe 0.95``. Losses
@@ -137,7 +137,7 @@ class Monitor:
     n_test: int = 1000
     statistics: tuple[str, ...] = ("caffe 0.95",)
     lags: tuple[int, ...] = ()
-    n_losses: int = 2000
+    n_losses: int = 1000
 
     def __post_init__(self) -> None:
         positive_integer("looks", self.looks)
