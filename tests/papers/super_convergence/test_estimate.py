@@ -360,3 +360,23 @@ def test_increments_of_another_shape_are_refused():
     estimator.add(torch.ones(2, 3))
     with pytest.raises(ValueError, match=r"increment must keep the shape \(2, 3\), got \(2, 4\)"):
         estimator.add(torch.ones(2, 4))
+
+
+def test_noise_that_sums_to_zero_over_an_epoch_lowers_the_ratio():
+    """Batches drawn without replacement: gradients of one epoch have correlation -1/(n - 1)."""
+
+    def ratio(momentum, lag, epoch):
+        size = {"n_weights": 4000, "n_steps": 400}
+        return noise_ratio(momentum, lag, **size, generator=generator(), epoch=epoch)
+
+    # without momentum: Var D = 1 and Cov = -1/(n-1) within an epoch, 0 from one to the next
+    for epoch in (2, 5):
+        assert ratio(0.0, 1, epoch) == pytest.approx(
+            ((epoch - 1) * (2 + 2 / (epoch - 1)) ** -0.5 + 2**-0.5) / epoch, rel=0.01
+        )
+    plain = ratio(0.9, 10, None)
+    assert ratio(0.9, 10, 50) < 0.85 * plain
+    # in a long epoch each gradient is nearly free
+    assert ratio(0.9, 1, 200) == pytest.approx(ratio(0.9, 1, None), rel=0.08)
+    with pytest.raises(ValueError, match="epoch"):
+        ratio(0.9, 1, 1)

@@ -73,8 +73,8 @@ def test_the_gain_grows_with_fewer_images_in_the_paper_and_is_gone_with_another_
     rows = limited_data()
     assert [row.n_images for row in rows] == [50_000, 40_000, 30_000, 20_000, 10_000]
     assert [row.gain for row in rows] == pytest.approx([1.2, 2.0, 3.9, 5.2, 9.2])
-    other = [row.gain_over_independent for row in rows]
-    assert other == pytest.approx([-1.29, -0.79, -0.41, 1.2, -1.07])
+    other = [row.gain_independent for row in rows]
+    assert other == pytest.approx([-5.18, -7.77, -6.24, -3.13, -1.21])
     assert [row.constant_independent for row in rows] == [93.69, 91.89, 90.01, 86.7, 81.67]
     assert rows[3].constant_log < rows[4].constant_log < rows[3].constant
 

@@ -319,7 +319,13 @@ def estimate_under_noise(momentum: torch.Tensor | float, lag: int = 1) -> torch.
 
 
 def noise_ratio(
-    momentum: float, lag: int = 1, *, n_weights: int, n_steps: int, generator: torch.Generator
+    momentum: float,
+    lag: int = 1,
+    *,
+    n_weights: int,
+    n_steps: int,
+    generator: torch.Generator,
+    epoch: int | None = None,
 ) -> float:
     """eps* / eps measured on a simulated run of heavy ball whose gradients are pure noise.
 
@@ -329,9 +335,11 @@ def noise_ratio(
         n_weights: weights, each with standard normal gradients; the sums of eq. 8 run over them.
         n_steps: updates, at least 2 lag; the velocity starts in its stationary law.
         generator: source of randomness.
+        epoch: the noise of so many successive gradients sums to zero, as that of batches drawn
+            without replacement does over an epoch; None draws them independently.
 
     Returns:
-        The mean over the run's estimates.
+        The mean over the run's estimates; with ``epoch`` over those after the first epoch.
 
     Raises:
         ValueError: for bad sizes or momentum outside [0, 1).
@@ -340,12 +348,25 @@ def noise_ratio(
     positive_integer("lag", lag)
     positive_integer("n_steps", n_steps, low=2 * lag)
     momentum = _one_momentum(momentum)
+    if epoch is not None:
+        positive_integer("epoch", epoch, low=2)
+        positive_integer("n_steps", n_steps, low=epoch + 2 * lag)
     estimator = RateEstimator(1.0, lag=lag)
     velocity = _normal(n_weights, generator) / math.sqrt(1 - momentum**2)
-    for _ in range(n_steps):
-        velocity = momentum * velocity - _normal(n_weights, generator)
+    total = torch.zeros_like(velocity)
+    gradients: list[torch.Tensor] = []
+    for step in range(n_steps):
+        if epoch is None:
+            gradient = _normal(n_weights, generator)
+        else:
+            if step % epoch == 0:
+                gradients = [_normal(n_weights, generator) for _ in range(epoch)]
+                total = sum(gradients) / epoch
+            gradient = gradients[step % epoch] - total
+        velocity = momentum * velocity - gradient
         estimator.add(velocity)
-    return estimator.values().mean().item()
+    first = 0 if epoch is None else -(-epoch // lag)
+    return estimator.values()[first:].mean().item()
 
 
 def noise_estimate_curve(

@@ -80,6 +80,7 @@ ARMS: Mapping[str, Arm] = {
     "cycle-10k": Arm(_cycle(), 10_000, lags=(10,), paper=92.4),
     "constant-10k": Arm(_drops(0.35), 10_000),
     "gentle-10k": Arm(_gentle(0.35), 10_000),
+    "staircase-10k": Arm(_gentle(1.5), 10_000),
     "annealed-10k": Arm(lambda n: one_cycle(n, 0.1, 3.0), 10_000),
     "constant-80k": Arm(_drops(0.35), 80_000, averaging=0.999, paper=91.2),
     "gentle-80k": Arm(_gentle(0.35), 80_000, averaging=0.999),
