@@ -17,7 +17,7 @@
 # %% [markdown]
 # # Super-convergence
 #
-# *You will see a network learn in an eighth of the usual time with a learning rate that ought to wreck it, find out how much of that is the large rate and how much the rival it was raced against, and draw one of the paper's figures without any network at all.*
+# *You will see a network learn in an eighth of the usual iterations with a learning rate that ought to wreck it, find out how much of that is the large rate and how much the rival it was raced against, and draw one of the paper's figures without any network at all.*
 
 # %% [markdown]
 # ## In one minute
@@ -29,9 +29,9 @@
 # On a small scale, which a laptop can follow, the headline holds in every seed. At the authors' scale their number for the cycle comes out too, in a run recorded for this book; the 80,000 iterations of the rival have not been run again.
 # The most useful idea in the paper holds as well: a large rate regularizes, and other regularization has to step back when the rate goes up.
 #
-# Three things look different when one looks again.
+# We looked again at three things.
 #
-# - The race lacks a runner, the customary recipe with the *same* short time. With the customary rate it stays far behind the cycle, on both scales. With a rate ten times as large it comes within two points, on ours. What counts is how far the rates carry in all, and the 80,000 iterations carry about as far as the 10,000 of the cycle.
+# - The race lacks a runner, the customary recipe with the *same* short time. With the customary rate it stays far behind the cycle, on both scales. With a rate ten times as large it comes within two points, on ours. At the authors' scale the rates of the 80,000 iterations add up to about as much as those of the 10,000 of the cycle.
 # - Two of the paper's baselines stand at chance for long stretches of their test curves, while the network knows its training batch perfectly. Their test accuracy was read through averages that lag behind the weights.
 # - A curvature estimate that "asks for" learning rates of 2 to 4 asks for nearly the same when it is fed pure noise.
 #
@@ -50,9 +50,10 @@ big = {label: record.of(arm)[0] for label, arm in arms.items()}
 # %% tags=["face", "hide-input"]
 @figure(
     "ResNet-56 on CIFAR-10, trained for this book on a GPU, one seed. Above the test accuracy, "
-    "below the learning rate. One cycle of 10,000 iterations ends where the paper says it does "
-    "(dotted, 92.4 %). The customary schedule, compressed into the same 10,000 with its rate of "
-    "0.35, stays ten points below; the paper gives it 80,000.",
+    "below the learning rate. One cycle of 10,000 iterations, here the bare triangle of the first "
+    "version, ends where the paper says it does; its last seven points come as the rate falls. The "
+    "customary schedule, compressed into the same 10,000 with its rate of 0.35, stays ten points "
+    "below.",
     alt="Upper panel: two accuracy curves against iterations. The cycle's climbs to 86 percent "
     "while the rate is large and to 93 at the end. The other stays near 79 and rises to 82 when "
     "its rate drops. Lower panel: a triangle up to 3 and a low staircase.",
@@ -65,8 +66,10 @@ def _(fig, ink):
     for k, (label, run_) in enumerate(big.items()):
         upper.plot(run_["steps"], run_["curves"]["estimated"], color=ink.cycle[k], label=label)
         lower.plot(schedules[k], color=ink.cycle[k])
-    ink.reference(upper, y=92.4)
-    upper.set(ylabel="test accuracy (%)", ylim=(40, 96))
+    for y, words in ((92.4, "paper, cycle"), (91.2, "paper, 80,000 iterations of the other")):
+        ink.reference(upper, y=y)
+        upper.text(60, y + (0.8 if y > 92 else -2.6), f"{words}: {y}", color=ink.text, size="small")
+    upper.set(ylabel="test accuracy (%)", ylim=(40, 98))
     upper.legend(loc="lower right")
     lower.set(xlabel="iteration", ylabel="learning rate", ylim=(0, None))
 
@@ -97,6 +100,7 @@ seed = 0
 device = "auto"
 
 # %% tags=["hide-input"]
+from functools import partial
 from reproductions.chapter import (
     Claims, above, at_most, begin, below, between, datasets, equals, measured,
     near, over_seeds, reported, show_source,
@@ -105,6 +109,9 @@ from reproductions.chapter import (
 run = begin(sc.SIZES, profile=profile, seed=seed, device=device)
 sizes = run.sizes
 claims = Claims("super_convergence", sc.STATEMENTS)
+# medians over seeds: differences of test accuracies, and losses
+in_points = partial(over_seeds, statistic="median", unit="points", drift=1.5)
+in_nats = partial(over_seeds, statistic="median", unit="nats", drift=0.3)
 seeds = [seed * sizes.n_seeds + k for k in range(sizes.n_seeds)]
 N = sizes.n_steps
 WHY = "CIFAR-10 cannot be had here."
@@ -115,11 +122,16 @@ WHY = "CIFAR-10 cannot be had here."
 # Gradient descent on a minibatch moves the weights $\theta$ against the gradient $g_t$, by a learning rate $\eta_t$ that may change from step to step.
 # Customary schedules only ever go down: constant for a long time, then a tenth, then a hundredth.
 # The *cycle* goes up first.
+# Why up? At the start the gradients are large and the weights fit nothing, so that a large rate throws them out; once they have found a good region, it may not. (Hold that thought: a later section tests it.)
+#
 # Over the first $N_1$ of $N$ steps the rate rises linearly from $\eta_{\min}$ to $\eta_{\max}$ and falls back,
 #
 # $$ \eta_t = \eta_{\min} + (\eta_{\max} - \eta_{\min})\Bigl(1 - \Bigl|\frac{2t}{N_1} - 1\Bigr|\Bigr), \qquad 0 \le t < N_1 , $$ (eq-sc-cycle)
 #
 # and over the last few steps, a tenth of them, it fades to a hundredth of $\eta_{\min}$. The first version of the paper has the triangle alone, $N_1 = N$; the third adds the fading and calls the whole *1cycle*.
+
+# %% tags=["remove-input"]
+show_source(sc.triangular)
 
 # %% [markdown]
 # The figure has four schedules that will race each other below.
@@ -127,15 +139,15 @@ WHY = "CIFAR-10 cannot be had here."
 
 # %% tags=["hide-input"]
 schedules = {
-    "one cycle": sc.one_cycle(400, 0.05, 1.0),
-    "triangle": sc.triangular(400, 0.05, 1.0),
-    "cosine with warm-up": sc.cosine(400, 1.0),
-    "piecewise constant": sc.piecewise_constant(400, 0.35),
+    "one cycle": sc.one_cycle(N, 0.05, 1.0),
+    "triangle": sc.triangular(N, 0.05, 1.0),
+    "cosine with warm-up": sc.cosine(N, 1.0),
+    "piecewise constant": sc.piecewise_constant(N, 0.35),
 }
 
 
 @figure(
-    "Four schedules over 400 steps. The cycle spends half its time going up, and the last tenth "
+    f"Four schedules over {N} steps. The cycle spends half its time going up, and the last tenth "
     "near zero; the customary one drops to a tenth at 5/8 of the run and to a hundredth at 7/8.",
     alt="Learning rate against step. A triangle up to 1 with a flat end, the same triangle without "
     "it, a steep rise followed by a slow cosine to zero, and a staircase that starts at 0.35.",
@@ -160,27 +172,25 @@ def _(fig, ink):
 # In Caffe, which the authors used, past gradients keep the rates of their own time; in PyTorch they are all rescaled by today's.
 # When a rate of 3 is falling, that is a difference, and {ref}`an exercise <ex-sc-momentum>` measures it. We use Caffe's form throughout. Weight decay is $d\,\theta$ added to the gradient, $d = 10^{-4}$, and $\mu = 0.9$.
 #
-# The networks of all seeds and of several learning rates are trained at once, as one program in which their channels lie side by side: convolutions get one group a network, and batch normalization keeps the networks apart by itself. A step of the optimizer is then a few operations on a matrix with one row a network, and the learning rate is a column of it:
-
-# %% tags=["remove-input"]
-show_source(sc.momentum_step)
-
-# %% [markdown]
 # ## Data and network
 #
 # R8 is a residual network with one block for each of the widths 16, 32 and 64, batch normalization after each convolution, and 75,530 weights. Its images are the first 4000 of CIFAR-10, averaged down to 16 x 16 pixels, minus their mean image; the first 4000 test images judge it. There is no augmentation, and a batch has 100 images.
+# R8 will end near 50 %; chance is 10 %. What to read is differences.
+#
+# A *recipe* is a name and a schedule, and `sc.train` runs every recipe from every seed, several networks at a time as one program: their channels lie side by side, each with its own group of every convolution, and batch normalization, which works channel by channel, keeps them apart by itself.
 #
 # The paper's largest rate, 3, belongs to batches of 1000. The noise that a step adds to the weights grows with the rate and shrinks with the batch, $\eta/B$, so the same noise in batches of 100 would be had at 0.3. The best rates here turn out to be 0.5 to 1. (They were found on these very test images, by earlier versions of the experiments, and so was the rival's 0.35.)
 #
-# (Cells that need CIFAR-10 run on scikit-learn's digits where it cannot be had; figures say which, and claims then keep their stored verdicts.)
+# (Where CIFAR-10 cannot be had, its cells, which begin by asking for it, run on scikit-learn's digits; figures say which, and claims then keep the verdicts that are stored with the book.)
 
 # %%
-CIFAR_CLAIMS = ("C1", "C2", "C3", "C4", "C5", "C6", "C8", "C9", "C11", "C12", "C16", "C17")
-cifar = datasets.optional("cifar10", claims=CIFAR_CLAIMS, n_train=sizes.n_train)
+numbers = (1, 2, 3, 4, 5, 6, 8, 9, 11, 12, 16, 17)
+needing = tuple(f"C{number}" for number in numbers)
+cifar = datasets.optional("cifar10", claims=needing, n_train=sizes.n_train)
 if cifar is not None:
     parts = cifar.train_images, cifar.train_labels, cifar.test_images, cifar.test_labels
-    counts = {"n_train": sizes.n_train, "n_test": sizes.n_test}
-    task = sc.image_task("CIFAR-10", *parts, pool=sizes.pool, device=run.device, **counts)
+    counts = {"n_train": sizes.n_train, "n_test": sizes.n_test, "pool": sizes.pool}
+    task = sc.image_task("CIFAR-10", *parts, device=run.device, **counts)
 else:
     table = datasets.load("digits")
     task = sc.stand_in(table.features, table.labels, device=run.device)
@@ -192,7 +202,7 @@ few = min(sizes.n_few, len(task.train_labels) // 2)
 # ## The race
 #
 # The paper's headline {cite:p}`smith2017superconvergence` races one cycle of 10,000 iterations against piecewise constant training with 80,000.
-# We take the same ratio: $N = 400$ steps, ten passes over the data, against $8N$.
+# We take the same ratio: $N = 300$ steps, seven and a half passes over the data (the authors' 10,000 are 200), against $8N$.
 # What would refute the claim is a long run that ends above the short one.
 #
 # And we add the runners that the paper leaves out: piecewise constant training that is given the *same* $N$ steps, once from 0.35 and once from 0.035.
@@ -201,12 +211,14 @@ few = min(sizes.n_few, len(task.train_labels) // 2)
 
 # %%
 datasets.at_hand("cifar10")
+# four ways to normalize in evaluation; a later section needs them
 kinds = ("caffe 0.95", "caffe 0.999", "torch 0.999", "estimated")
+long = sizes.longer * N
 race = sc.train(
     task,
     [
         sc.Recipe("one cycle, N", sc.one_cycle(N, 0.05, 1.0)),
-        sc.Recipe("piecewise constant, 8N", sc.piecewise_constant(sizes.longer * N, 0.35)),
+        sc.Recipe("piecewise constant, 8N", sc.piecewise_constant(long, 0.35)),
         sc.Recipe("piecewise constant, N", sc.piecewise_constant(N, 0.35)),
         sc.Recipe("from 0.035, N", sc.piecewise_constant(N, 0.035)),
     ],
@@ -220,24 +232,27 @@ datasets.at_hand("cifar10")
 
 
 @figure(
-    f"Test accuracy on {task.name} during training; each line is a seed, on a logarithmic axis. "
-    "The dot at the end takes all test images. The cycle ends above the run that takes eight times "
-    "as long, a little above the run of equal length, and far above the one with the customary "
-    "rate for each image.",
-    alt="Four bundles of rising curves. Those of the cycle and of the short staircase end close "
+    f"Test accuracy on {task.name} during training, on a logarithmic axis: mean and range over "
+    "seeds, with a dot for the last value, which takes all test images. The cycle ends above the run "
+    "that takes eight times as long (its rate drops at the ticks), a little above the run of equal "
+    "length, and far above the one with the customary rate for each image.",
+    alt="Four rising curves with bands. Those of the cycle and of the short staircase end close "
     "together at the end of the short runs, the staircase from 0.035 ends lower; the long staircase "
     "levels off and ends between them.",
     data={label: outcome.curve.mean(0) for label, outcome in race.items()},
-    size=(7.4, 3.7),
+    size=(7.4, 3.9),
     drift=3.0,
 )
 def _(fig, ink):
     ax = fig.subplots()
     for k, (label, outcome) in enumerate(race.items()):
-        for j, (curve, end) in enumerate(zip(outcome.curve, outcome.percent, strict=True)):
-            name = label if j == 0 else None
-            ax.plot(outcome.steps[:-1], curve[:-1], color=ink.cycle[k], lw=1.2, label=name)
-            ax.plot(outcome.steps[-1], end, "o", ms=5, color=ink.cycle[k])
+        steps, curve = outcome.steps, outcome.curve
+        low_, high_ = curve.min(0).values, curve.max(0).values
+        ax.fill_between(steps, low_, high_, color=ink.cycle[k], alpha=0.2, lw=0)
+        ax.plot(steps, curve.mean(0), color=ink.cycle[k], label=label)
+        ax.plot(steps[-1], curve[:, -1].mean(), "o", ms=6, color=ink.cycle[k])
+    for drop in (5 / 8, 7 / 8):
+        ax.plot([drop * sizes.longer * N] * 2, [47.5, 49.5], color=ink.cycle[1], lw=1)
     ax.set(xscale="log", xlabel="step", ylabel="test accuracy (%)")
     ax.legend(loc="lower right")
 
@@ -247,7 +262,7 @@ def _(fig, ink):
 # It seems to lose because it goes on too long. The run of equal length, with the same rate, is above it, and within two points of the cycle.
 # The run from 0.035 is not: what a staircase needs is a large rate.
 #
-# A simple yardstick puts the paper's own arms in one line, the sum of all learning rates of a run:
+# A yardstick for the paper's own runs is the sum of all their learning rates:
 
 # %%
 arms_ = {
@@ -259,49 +274,40 @@ for label, rates_ in arms_.items():
     print(f"{label:38}{rates_.sum():8,.0f}")
 
 # %% [markdown]
-# Measured in this way the short cycle and the long staircase are nearly equally long, and the staircase of 10,000 iterations, which ends at 82 % in the first figure, is a seventh of them.
-# Then "an order of magnitude" is little more than the ratio of the mean rates. (This is our interpretation. The sum of rates is also what counts for weight decay: times $d/(1-\mu)$ it is the number of times that the weights could have shrunk by a factor $e$.)
+# Measured in this way the short cycle and the long staircase are nearly equally long, and the staircase of 10,000 iterations, which ends at 82 % in the first figure, is a seventh or an eighth of them.
+# Then "an order of magnitude" is little more than the ratio of the mean rates. (This is our interpretation, and no law: with R8 the sum tells too short from long enough, and beyond that the long run overfits. The sum of rates is also what counts for weight decay: times $d/(1-\mu)$ it is the number of times that the weights could have shrunk by a factor $e$.)
 #
 # Does a shorter cycle do as well? The paper reports 89.7 % after 2,000 iterations where 10,000 give 92.4 %. Here are a quarter and half of $N$.
 
 # %%
 datasets.at_hand("cifar10")
 lengths = [N // k for k in sizes.lengths]
-shorter = sc.train(
-    task, [sc.Recipe(f"{n} steps", sc.one_cycle(n, 0.05, 1.0)) for n in lengths], seeds, **small
-)
-low = sc.train(
-    task, [sc.Recipe(f"{n} steps", sc.one_cycle(n, 0.05, 0.1)) for n in lengths], seeds, **small
-)
+short = [sc.Recipe(f"{n} steps", sc.one_cycle(n, 0.05, 1.0)) for n in lengths]
+shorter = sc.train(task, short, seeds, **small)
+lowest = [sc.Recipe(f"{n} steps", sc.one_cycle(n, 0.05, 0.1)) for n in lengths]
+low = sc.train(task, lowest, seeds, **small)
 cycle = race["one cycle, N"]
 by_length = [o.percent for o in shorter.values()] + [cycle.percent]
 
 # %% tags=["hide-input"]
-points = "points"
-if not datasets.at_hand("cifar10", claims=("C1", "C2")):
-    claims.stored("C1", "C2", because=WHY)
+if not datasets.at_hand("cifar10", claims=("C1",)):
+    claims.stored("C1", because=WHY)
 else:
     other = {label: cycle.percent - outcome.percent for label, outcome in race.items()}
+    far = race["piecewise constant, 8N"]
+    near_ = race["piecewise constant, N"].percent - far.percent
     claims.settle(
         "C1",
-        over_seeds(
-            "gain of the cycle over 8 times as many steps", other["piecewise constant, 8N"],
-            above(1), statistic="median", unit=points, paper=1.2, drift=1.5,
-        ),
+        in_points("gain of the cycle over 8 times as many steps", other["piecewise constant, 8N"],
+                  above(1), paper=1.2),
         over_seeds("one cycle", cycle.percent, reported(), unit="%", paper=92.4, drift=2),
-        over_seeds(
-            "equal budget: gain over N steps from 0.35", other["piecewise constant, N"],
-            reported(), statistic="median", unit=points, drift=1.5,
-        ),
-        over_seeds(
-            "equal budget, customary rate for an image: gain over N steps from 0.035",
-            other["from 0.035, N"], above(1), statistic="median", unit=points, drift=1.5,
-        ),
-        over_seeds(
-            "the run of N steps from 0.35 minus the one of 8N",
-            race["piecewise constant, N"].percent - race["piecewise constant, 8N"].percent,
-            reported(), statistic="median", unit=points, drift=1.5,
-        ),
+        in_points("equal budget: gain over N steps from 0.35", other["piecewise constant, N"],
+                  reported()),
+        in_points("equal budget, customary rate for an image: gain over N steps from 0.035",
+                  other["from 0.035, N"], above(1)),
+        in_points("the run of N steps from 0.35 minus the one of 8N", near_, reported()),
+        in_nats("end of the long run: training loss", far.train_loss, reported(), drift=0.05),
+        in_nats("end of the long run: test loss", far.test_loss, reported(), drift=1),
         *(
             measured(f"ResNet-56, recorded, 10,000 iterations: {label}",
                      run_["accuracy"]["caffe 0.95"], reported(), unit="%", paper=paper)
@@ -312,14 +318,17 @@ else:
         "rate and small over a staircase with a large one.",
         note="Gains are differences of test accuracy, seed by seed; ranges are over seeds.",
     )
+
+# %% tags=["hide-input"]
+if not datasets.at_hand("cifar10", claims=("C2",)):
+    claims.stored("C2", because=WHY)
+else:
+    longer_by = zip(lengths, [*lengths, N][1:], by_length, by_length[1:], strict=False)
     claims.settle(
         "C2",
         *(
-            over_seeds(f"gain from {a} to {b} steps", after - before, above(0),
-                       statistic="median", unit=points, drift=1.0)
-            for a, b, before, after in zip(
-                lengths, [*lengths, N][1:], by_length, by_length[1:], strict=False
-            )
+            in_points(f"gain from {a} to {b} steps", after - before, above(0))
+            for a, b, before, after in longer_by
         ),
         qualified="Accuracy grows with length; that a fifth of the length comes near was not seen: "
         "here a quarter is far behind.",
@@ -327,6 +336,8 @@ else:
     claims.show()
 
 # %% [markdown]
+# ({doc}`How to read a verdict <../book/reading-a-verdict>` explains these tables.)
+#
 # ## How far up can the rate go?
 #
 # The paper's instrument is the *range test*: one short run in which the rate grows linearly from zero, with the accuracy drawn against the rate.
@@ -340,9 +351,11 @@ ranged = sc.train(
     task,
     [sc.Recipe("range test", sc.range_test(N, 4.0))],
     seeds,
-    monitor=sc.Monitor(looks=40, n_test=sizes.n_looked, statistics=("estimated", "caffe 0.95")),
+    monitor=sc.Monitor(looks=40, n_test=sizes.n_looked, statistics=kinds[::3][::-1]),
     **small,
 )["range test"]
+tested = ranged.recipe.rates[ranged.steps - 1]
+smooth = ranged.losses[:, : 20 * (N // 20)].view(len(seeds), 20, -1).mean(-1)
 
 # %% [markdown]
 # A range test changes its subject while it measures: at the right end the weights have been through everything on the left.
@@ -361,49 +374,43 @@ heights = {peak: heights.get(f"up to {peak}", cycle) for peak in peaks}
 
 # %% tags=["hide-input"]
 datasets.at_hand("cifar10")
-tested = ranged.recipe.rates[ranged.steps - 1]
-smooth = ranged.losses[:, : N // 20 * 20].view(len(seeds), -1, N // 20).mean(-1)
 
 
 @figure(
     f"Range test on {task.name}: test accuracy (left) and training loss, averaged over twentieths "
-    "of the run (middle), against the rate; the axis on top is the rate for each image of a batch, "
-    "in which the paper's 3 is 0.003 (dotted). Right, final accuracy of whole cycles with different "
-    "peaks. Lines and dots are seeds.",
+    "of the run (middle; dotted, the loss of guessing), against the rate; the axis on top has the rate "
+    "of equal noise in batches of 1000, with the paper's 3 dotted: R8 bears several times that. Right, "
+    "final accuracy of whole cycles with different peaks. Lines and dots are seeds.",
     alt="Left and middle, curves that improve up to a rate near 1 and then slowly worsen. Right, "
     "dots that rise from a peak of 0.1 to 0.5 and 1 and fall again at 3.",
-    data={
-        "accuracy": ranged.curve.mean(0),
-        "loss": smooth.mean(0),
-        "peaks": [heights[peak].percent.mean() for peak in peaks],
-    },
+    data={"accuracy": ranged.curve.mean(0), "loss": smooth.mean(0),
+          "peaks": [heights[peak].percent.mean() for peak in peaks]},
     size=(7.4, 3.1),
     drift=4.0,
 )
 def _(fig, ink):
     left, middle, right = fig.subplots(1, 3)
-    loss_rates = ranged.recipe.rates[: smooth.shape[1] * (N // 20)].view(-1, N // 20).mean(1)
-    for k in range(len(seeds)):
-        left.plot(tested, ranged.curve[k], color=ink.cycle[k], lw=1.1)
-        middle.plot(loss_rates, smooth[k], color=ink.cycle[k], lw=1.1)
-        right.plot(peaks, [heights[p].percent[k] for p in peaks], "o-", ms=4, lw=0.8,
-                   color=ink.cycle[k])
-    top = left.secondary_xaxis(
-        "top", functions=(lambda r: 1000 * r / sizes.batch, lambda r: r * sizes.batch / 1000)
-    )
-    top.set_xlabel("1000 x rate / batch")
-    ink.reference(left, x=0.003 * sizes.batch)
-    left.set(xlabel="learning rate", ylabel="test accuracy (%)")
-    middle.set(xlabel="learning rate", ylabel="training loss")
+    loss_rates = ranged.recipe.rates[: 20 * (N // 20)].view(20, -1).mean(1)
+    style = {"color": ink.cycle[0], "lw": 1.1, "alpha": 0.8}
+    left.plot(tested, ranged.curve.mT, **style)
+    middle.plot(loss_rates, smooth.mT, **style)
+    right.plot(peaks, torch.stack([heights[p].percent for p in peaks]), "o-", ms=4, **style)
+    ratio = sizes.batch / 1000
+    both_ways = (lambda x: x / ratio, lambda x: x * ratio)
+    left.secondary_xaxis("top", functions=both_ways).set_xlabel("rate for batches of 1000")
+    ink.reference(middle, y=2.3026)
+    ink.reference(left, x=3 * ratio)
+    for ax, label in ((left, "test accuracy (%)"), (middle, "training loss")):
+        ax.set(xlabel="learning rate", ylabel=label)
     right.set(xscale="log", xlabel="peak of the cycle", ylabel="final test accuracy (%)")
 
 
 # %% [markdown]
-# There is no cliff. Beyond the best rate accuracy declines slowly, and at 4, four times the best peak, the network still learns; this is the flat curve of the paper.
+# There is no cliff. From 1 to 3 accuracy declines slowly, which is the flat curve of the paper; near 4 the training loss is back at $\ln 10$, that of guessing among ten classes, and still nothing has become infinite.
 # A reason is batch normalization {cite:p}`arora2019autorate`: the output of a layer does not depend on the length of its weights, so a step that is too long makes the weights long, and long weights turn by less at the next step.
 #
 # The accuracy *during* a range test says little about the accuracy at the end of a cycle, though.
-# It is low everywhere, because at a large rate the weights rattle; what counts comes when the rate falls.
+# It is low everywhere, because at a large rate the weights jump back and forth across their valley; what counts comes when the rate falls.
 
 # %% tags=["hide-input"]
 if not datasets.at_hand("cifar10", claims=("C4", "C6")):
@@ -413,7 +420,7 @@ else:
     levels = {kind: c.double().unfold(1, 5, 1).mean(-1) for kind, c in ranged.curves.items()}
     share = {kind: v[:, inside].min(1).values / v.max(1).values for kind, v in levels.items()}
     final = torch.stack([heights[peak].percent for peak in peaks])
-    ends = torch.maximum(final[0], final[-1])
+    best = torch.maximum(final[1], final[2]) - torch.maximum(final[0], final[-1])
     claims.settle(
         "C4",
         over_seeds("least accuracy for rates 0.5 to 3, over the best", share["estimated"],
@@ -422,16 +429,12 @@ else:
                    statistic="median", drift=0.15),
         measured("networks whose loss became infinite", int((ranged.diverged_at >= 0).sum()),
                  equals(0), n_seeds=len(seeds)),
-        note="Means over five looks at a few hundred test images, with fresh statistics of batch "
-        "normalization.",
+        note="Means over five looks at a few hundred test images, fresh batch-norm statistics.",
     )
     claims.settle(
         "C6",
-        over_seeds("peak 0.5 or 1 over the better of 0.1 and 3",
-                   torch.maximum(final[1], final[2]) - ends, above(0), statistic="median",
-                   unit=points, drift=1.5),
-        over_seeds("peak 0.5 minus peak 1", final[1] - final[2], between(-4, 4),
-                   statistic="median", unit=points, drift=1.5),
+        in_points("peak 0.5 or 1 over the better of 0.1 and 3", best, above(0)),
+        in_points("peak 0.5 minus peak 1", final[1] - final[2], between(-4, 4)),
         *(
             over_seeds(f"peak {peak}", values, reported(), unit="%", drift=2)
             for peak, values in zip(peaks, final, strict=True)
@@ -460,9 +463,10 @@ losses = {
 @figure(
     f"Losses on {task.name} at the end of cycles with four peaks; dots are seeds. The higher the "
     "cycle, the less the network knows its training images by heart; up to a peak of 1 it does "
-    "better on new ones. Crosses: the lowest cycle, stopped after a quarter and half of the steps.",
+    "better on new ones. Crosses: the lowest cycle with a quarter and half of the steps, whose test "
+    "losses stay above that of a peak of 1.",
     alt="Two curves against the peak of the cycle on a log axis. The test loss falls from 1.8 to "
-    "1.5 at a peak of 1, the training loss rises from 0.5 to 1.4.",
+    "1.5 at a peak of 1 and rises a little to 3, the training loss rises from 0.5 to 1.4.",
     data={label: values.mean(1) for label, values in losses.items()},
     size=(7.4, 3.2),
     drift=0.25,
@@ -473,7 +477,9 @@ def _(fig, ink):
         ax.plot(peaks, values.mean(1), color=ink.cycle[k], label=label)
         ax.plot(peaks, values, "o", ms=4, color=ink.cycle[k])
         stopped = [o.test_loss.mean() if k else o.train_loss.mean() for o in low.values()]
-        ax.plot([0.1] * len(stopped), stopped, "x", ms=7, color=ink.cycle[k])
+        for n, y in zip(lengths, stopped, strict=True):
+            ax.plot(0.1, y, "x", ms=7, color=ink.cycle[k])
+            ax.annotate(f"{n} steps", (0.1, y), (8, -3), textcoords="offset points", size="small")
     ax.set(xscale="log", xlabel="peak of the cycle", ylabel="cross entropy (nats)", ylim=(0, None))
     ax.legend()
 
@@ -518,7 +524,7 @@ else:
 # If the rate regularizes, then less of everything else is needed.
 # The third version of the paper makes this its principle: when the rate goes up, weight decay, dropout and momentum must come down.
 # (Not too far: with decays of 1e-5 and 1e-6 the authors' logs end four and five points lower.)
-# For weight decay that predicts a diagonal: in a table of peak rates against decays, what the large rates can bear ends further left.
+# For weight decay this predicts: the larger the peak, the smaller the largest decay that it can bear.
 
 # %%
 datasets.at_hand("cifar10")
@@ -542,8 +548,8 @@ datasets.at_hand("cifar10")
 @figure(
     f"Final test accuracy on {task.name} for two peaks and three weight decays, means over seeds. "
     "A decay of 0.01 is as good as any with a small rate and a disaster with a large one.",
-    alt="A table of two rows and three columns, darker where accuracy is higher. The row of peak "
-    "0.1 is even, the row of peak 1 is darker and collapses in the last column.",
+    alt="A table of two rows and three columns, stronger in color where accuracy is higher. The row "
+    "of peak 0.1 is even, the row of peak 1 is higher and collapses in the last column.",
     data={f"peak {p}": row.mean(1) for p, row in zip(two_peaks, table_, strict=True)},
     size=(7.4, 2.3),
     drift=4.0,
@@ -585,29 +591,23 @@ else:
     cost = table_[:, 0] - table_[:, -1]
     claims.settle(
         "C8",
-        over_seeds("momentum 0.95 instead of 0.9", change["0.95"], below(0), statistic="median",
-                   unit=points, paper=-1.7, drift=1.2),
-        over_seeds("momentum 0.95 instead of 0.8", change["0.95"] - change["0.8"], below(0),
-                   statistic="median", unit=points, paper=-1.4, drift=1.2),
-        over_seeds("momentum 0.8 instead of 0.9", change["0.8"], between(-3, 3),
-                   statistic="median", unit=points, paper=-0.3, drift=1.2),
+        in_points("momentum 0.95 instead of 0.9", change["0.95"], below(0), paper=-1.7),
+        in_points("momentum 0.95 instead of 0.8", change["0.95"] - change["0.8"], below(0), paper=-1.4),
+        in_points("momentum 0.8 instead of 0.9", change["0.8"], between(-3, 3), paper=-0.3),
     )
     claims.settle(
         "C9",
-        over_seeds("cost of a decay of 1e-2 at peak 1", cost[1], above(5), statistic="median",
-                   unit=points, drift=5),
-        over_seeds("its cost at peak 0.1", cost[0], below(2), statistic="median", unit=points,
-                   drift=1.5),
-        over_seeds("1e-3 instead of 1e-4 at peak 1", table_[1, 1] - table_[1, 0], reported(),
-                   statistic="median", unit=points, drift=1.5),
+        in_points("cost of a decay of 1e-2 at peak 1", cost[1], above(5), drift=5),
+        in_points("its cost at peak 0.1", cost[0], below(2)),
+        in_points("1e-3 instead of 1e-4 at peak 1", table_[1, 1] - table_[1, 0], reported()),
         qualified="The balance is there, the threshold is another: 1e-3, which ends training at the "
-        "authors' scale, costs about a point here, and 1e-2 does the harm. In the product of peak "
-        "and decay the two scales agree.",
+        "authors' scale, costs about a point here, and 1e-2 does the harm. The product of peak and "
+        "decay that fails is much the same, 3 times 1e-3 there and 1 times 1e-2 here.",
     )
     claims.settle(
         "C12",
-        over_seeds("Nesterov instead of ordinary momentum", change["Nesterov"], between(-2, 2),
-                   statistic="median", unit=points, paper=-0.3, drift=1.2),
+        in_points("Nesterov instead of ordinary momentum", change["Nesterov"], between(-2, 2),
+                  paper=-0.3, drift=1.2),
     )
     claims.show()
 
@@ -628,8 +628,8 @@ averaged = {label: race[f"{label}, N"] for label in ("one cycle", "piecewise con
 
 @figure(
     f"One and the same networks on {task.name}, evaluated with four kinds of batch-norm statistics; "
-    "means over seeds. Fresh statistics and short averages agree. Long averages lag behind weights "
-    "that move fast, and as PyTorch keeps them they still contain their first guess after "
+    "means over seeds. Fresh statistics and short averages agree once the rate is small. Long averages "
+    "lag behind, and as PyTorch keeps them they still contain their first guess after "
     f"{N} steps.",
     alt="Two panels, for a cycle and for a piecewise constant rate. In both, two curves rise "
     "together, one runs clearly below them and one stays near chance.",
@@ -655,11 +655,10 @@ def _(fig, ink):
 
 # %% [markdown]
 # So the accuracy that 0.999 "hides" was there all the time. What one measures with it is how far the averages lag behind the weights.
-# In our 300 steps they still hold the beginning. At the authors' scale another lag takes over, and the recorded cycle shows it: with 0.999 it reads 40 to 55 % near its peak and falls to chance *at the end*, where the weights reach 92.8 %.
+# In our 300 steps they still hold the beginning. At the authors' scale another lag takes over, and the recorded cycle shows it: with 0.999 it reads 40 to 55 % near its peak and falls to chance, 10 %, *at the end*, where the weights reach 92.8 %. (That triangle ends at a rate of 0.1, not near zero.)
 #
-# The likely reason is weight decay. Where the training loss is near zero, decay is all that acts on the weights that batch normalization makes scale-free; they shrink by $\eta d/(1-\mu)$ a step, and the variances in front of the normalization by twice that.
-# At $\eta = 0.35$ this is 0.0007 a step, about as fast as an average of 0.999 forgets. The averages stay too large, and the network is evaluated with its signals scaled down.
-# Networks in this state also blow up from time to time, when the shrunken weights no longer stand the rate, and learn anew {cite:p}`lobacheva2021periodic,li2020reconciling`.
+# The likely reason is weight decay. Once the training loss is near zero, decay is all that acts on weights whose length batch normalization makes irrelevant.
+# At a constant rate of 0.35 they shrink by $\eta d/(1-\mu) = 0.00035$ a step, and the variances of their outputs by 0.0007, while an average of 0.999 forgets 0.001 a step: it can barely keep up. The averages stay too large, and the network is evaluated with its signals scaled down.
 #
 # ### The authors' logs, read again
 #
@@ -673,7 +672,7 @@ logs = {n: sc.published.curve(f"lr35Tr{n}kTab1") for n in (10, 20)}
 
 @figure(
     "From the authors' logs of piecewise constant training on 10,000 (left) and 20,000 images, "
-    "the stretches that ship with this book. For long the network classifies its training batch "
+    "the stretches that ship with this book. For a long time the network classifies its training batch "
     "perfectly while its test accuracy is at chance. Shortly before the rate drops (line), both "
     "networks blow up and begin to learn anew.",
     alt="Two panels of dots against iterations. The training batch is at 100 percent around 25,000 "
@@ -696,11 +695,11 @@ def _(fig, ink):
 
 
 # %% [markdown]
-# A training batch at 100 % and a test set at chance, in one line of a log: that is no network that has learned nothing, and that the averages are to blame is an inference which {ref}`our own run at that scale <sec-sc-scale>` supports.
-# The blow-ups are real. The run on 20,000 images loses everything 200 iterations before its rate drops, and learns the rest at a tenth of the rate. This may be why its log ends at 62 % where the table says 83, the highest accuracy attained on the way.
+# A network that had learned nothing would not know its training batch. That the averages are to blame is an inference, which {ref}`our own run at that scale <sec-sc-scale>` supports.
+# The blow-ups are real, and known: when weights have shrunk too far they no longer stand the rate, and learning begins anew {cite:p}`lobacheva2021periodic,li2020reconciling`. The run on 20,000 images loses everything 200 iterations before its rate drops, and learns the rest at a tenth of the rate. This may be why its log ends at 62 % where the table says 83, the highest accuracy attained on the way.
 # Two of the four points of the claim thus rest on damaged runs.
 #
-# What do others find? The next figure adds a laboratory that ran both arms {cite:p}`kwaugh2018verification`, with another recipe: batches of 256, random crops, twice the weight decay, other drops.
+# What do others find? The next figure adds an independent reproduction of both {cite:p}`kwaugh2018verification`, with another recipe: batches of 256, random crops, twice the weight decay, other drops.
 # There the staircase beats the cycle at every size. But its lead melts from 7.8 points at 40,000 images to 1.2 at 10,000, so that the *trend* is the paper's.
 
 # %% tags=["hide-input"]
@@ -755,48 +754,50 @@ scarce = sc.train(
 )
 
 # %% tags=["hide-input"]
-if not datasets.at_hand("cifar10", claims=("C3", "C17")):
-    claims.stored("C3", "C17", because=WHY)
+if not datasets.at_hand("cifar10", claims=("C3",)):
+    claims.stored("C3", because=WHY)
 else:
     gain = cycle.percent - race["piecewise constant, 8N"].percent
-    gain_few = scarce["one cycle, N"].percent - scarce["longer"].percent
+    gain_few, equal = (
+        scarce["one cycle, N"].percent - scarce[label].percent
+        for label in ("longer", "piecewise constant, N")
+    )
+    printed = [
+        (f"published gain at {row.n_images:,} images, {who}", value)
+        for row in (limited[0], limited[-1])
+        for who, value in (("paper", row.gain), ("independent runs", row.gain_independent))
+    ]
     claims.settle(
         "C3",
-        over_seeds(f"gain over the long run with {few} images, minus that with {sizes.n_train}",
-                   gain_few - gain, above(0), statistic="median", unit=points, drift=1.5),
-        over_seeds(f"gain over the long run, {few} images", gain_few, reported(),
-                   statistic="median", unit=points, drift=1.5),
-        over_seeds(f"equal budget: gain with {few} images",
-                   scarce["one cycle, N"].percent - scarce["piecewise constant, N"].percent,
-                   reported(), statistic="median", unit=points, drift=1.5),
-        *(
-            measured(f"published gain at {row.n_images:,} images, {who}", gain_, reported(), unit=points)
-            for row in (limited[0], limited[-1])
-            for who, gain_ in (("paper", row.gain), ("independent runs", row.gain_independent))
-        ),
+        in_points(f"gain over the long run with {few} images, minus that with {sizes.n_train}",
+                  gain_few - gain, above(0)),
+        in_points(f"gain over the long run, {few} images", gain_few, reported()),
+        in_points(f"equal budget: gain with {few} images", equal, reported()),
+        *(measured(label, value, reported(), unit="points") for label, value in printed),
         note="Not on our scale. Of the paper's baselines two were damaged by blow-ups; in the "
         "independent runs, with another recipe, the staircase leads, and by less with few images.",
     )
+
+# %% tags=["hide-input"]
+if not datasets.at_hand("cifar10", claims=("C17",)):
+    claims.stored("C17", because=WHY)
+else:
     cycle_ends = {kind: 100 * v[:, -1].double() for kind, v in cycle.curves.items()}
     flat, drop = averaged["piecewise constant"], sizes.looks * 5 // 8 - 1
     before = {kind: 100 * v[:, drop].double() for kind, v in flat.curves.items()}
+    lags = {kind: cycle_ends["caffe 0.95"] - v for kind, v in cycle_ends.items()}
+    at_end = big["one cycle, up to 3"]["accuracy"]
     claims.settle(
         "C17",
-        over_seeds("0.95 minus 0.999, as PyTorch averages",
-                   cycle_ends["caffe 0.95"] - cycle_ends["torch 0.999"], above(15),
-                   statistic="median", unit=points, drift=5),
-        over_seeds("0.95 minus 0.999, as Caffe averages",
-                   cycle_ends["caffe 0.95"] - cycle_ends["caffe 0.999"], above(1),
-                   statistic="median", unit=points, drift=3),
-        over_seeds("the same before the rate of 0.35 drops",
-                   before["caffe 0.95"] - before["caffe 0.999"], above(1),
-                   statistic="median", unit=points, drift=4),
-        over_seeds("control: 0.95 minus statistics estimated afresh",
-                   cycle_ends["caffe 0.95"] - cycle_ends["estimated"], between(-2, 2),
-                   statistic="median", unit=points, drift=1),
+        in_points("0.95 minus 0.999, as PyTorch averages", lags["torch 0.999"], above(15), drift=5),
+        in_points("0.95 minus 0.999, as Caffe averages", lags["caffe 0.999"], above(1), drift=3),
+        in_points("the same before the rate of 0.35 drops",
+                  before["caffe 0.95"] - before["caffe 0.999"], above(1), drift=4),
+        in_points("control: 0.95 minus statistics estimated afresh", lags["estimated"],
+                  between(-2, 2), drift=1),
         *(
-            measured(f"ResNet-56, recorded, end of the cycle: {f}",
-                     big["one cycle, up to 3"]["accuracy"][f"caffe {f}"], reported(), unit="%")
+            measured(f"ResNet-56, recorded, end of the cycle: {f}", at_end[f"caffe {f}"],
+                     reported(), unit="%")
             for f in (0.95, 0.999)
         ),
         note="The same weights, evaluated in different ways.",
@@ -804,24 +805,29 @@ else:
     claims.show()
 
 # %% [markdown]
+# On our scale the gain shrinks instead of growing: with 1000 images the short run and the longer one tie.
+
+# %% [markdown]
 # (sec-sc-estimate)=
 # ## The rate that the weights ask for
 #
 # Section 4 of the paper's first version estimates from the trajectory of the weights which learning rate would be best, and finds 2 to 4 during the cycle. If true, that would explain everything: the landscape *wants* large rates.
 #
-# The estimate goes back to Newton's method. Along one coordinate the best step is the gradient over the curvature, and the curvature is the change of the gradient from one point to the next, over the distance.
-# Plain gradient descent, $\theta_{i+1} = \theta_i - \eta g_i$, lets one read the gradients off the weights. With $D_i = \theta_{i+1} - \theta_i$, and sums of absolute values over all weights $j$ to get one rate for all, this is
+# The estimate goes back to Newton's method. Along one coordinate the best rate is one over the curvature, and the curvature is the change of the gradient from one point to the next, over the distance.
+# Plain gradient descent lets one read the gradients off the weights: with $D_i = \theta_{i+1} - \theta_i$ it is $g_i = -D_i/\eta$, so the curvature is $(g_{i+1} - g_i)/D_i = (D_i - D_{i+1})/(\eta D_i)$, and the best rate $\eta D_i/(D_i - D_{i+1})$.
+# To get one rate for all weights $j$, numerator and denominator are summed in absolute value:
 #
 # $$ \eta^* = \eta\;\frac{\sum_j |D_{i}|_j}{\sum_j |D_i - D_{i+1}|_j} . $$ (eq-sc-estimate)
 #
 # On a quadratic $\tfrac12 a x^2$ this is exactly $1/a$, whatever rate is in use.
 # But training has momentum, and its gradients are mostly noise.
 # So feed the formula something with no landscape at all: gradients that are independent random numbers, from step to step.
-# With momentum $\mu$ the steps are then correlated by $\mu$ from one to the next, $D_i - D_{i+1}$ has variance $2(1-\mu)\operatorname{Var} D$, and
+# With momentum $\mu$ the steps are then correlated by $\mu$ from one to the next, and $D_i - D_{i+1}$ has variance $2(1-\mu)\operatorname{Var} D$. For many weights a sum of absolute values is proportional to the standard deviation, so that
 #
 # $$ \frac{\eta^*}{\eta} = \frac{1}{\sqrt{2(1-\mu)}} , $$ (eq-sc-null)
 #
-# a number that depends on the momentum and on nothing else: 0.71 without momentum, 2.24 at 0.9. If the weights are looked at every $k$ steps only, the correlation $\rho_k$ of successive sums takes the place of $\mu$.
+# a number that depends on the momentum and on nothing else: 0.71 without momentum, 2.24 at 0.9. If the weights are taken every $k$ steps only (a *lag* of $k$), the correlation $\rho_k$ of successive sums takes the place of $\mu$; at 0.9 and ten steps, as in the paper's long run, the factor is 1.03.
+# A constant rate of 0.1, read at every step, thus gives 0.22, and a cycle up to 3, read every ten, gives up to 3: the paper's numbers, without a network.
 
 # %% tags=["remove-input"]
 show_source(sc.estimate_under_noise)
@@ -853,8 +859,8 @@ simulated = {
 )
 def _(fig, ink):
     ax = fig.subplots()
-    for k, lag in enumerate(predicted):
-        ax.plot(grid_, predicted[lag], color=ink.cycle[k], label=f"every {lag}" if lag > 1 else "every step")
+    for k, (lag, label) in enumerate({1: "every step", 10: "every 10"}.items()):
+        ax.plot(grid_, predicted[lag], color=ink.cycle[k], label=label)
         ax.plot(tried, simulated[lag], "o", ms=6, color=ink.cycle[k])
     ax.set(xlabel="momentum", ylabel="estimate / rate in use", ylim=(0, 4))
     ax.legend(title="weights taken")
@@ -891,9 +897,8 @@ datasets.at_hand("cifar10")
     "alone would give (dashed), at lag 1. Left the estimate itself: it is whatever the rate in use "
     "makes of it. Right the same, divided by the rate: three runs on the line of momentum 0.9, one "
     "on that without. On the built page the schedule, the momentum and the lag can be moved.",
-    alt="Left, four curves on a log axis: a hump up to 5 for the cycle, flat lines near 0.75, 0.2 "
-    "and 0.07 for the others, each with a dashed twin. Right, three curves near 2.2 and one near "
-    "0.7.",
+    alt="Left, four curves on a log axis: a hump for the cycle, flat lines near 0.75, 0.2 and 0.07 "
+    "for the others, each with a dashed twin. Right, three curves near 2.2 and one near 0.7.",
     data={label: values[1].median(-1).values[::10] for label, values in echo.items()},
     size=(7.4, 3.3),
     drift=0.25,
@@ -907,60 +912,57 @@ def _(fig, ink):
         rates = outcome.recipe.rates[1:]
         alone = sc.noise_estimate_curve(outcome.recipe.rates, outcome.recipe.momentum, 1)
         ratio = echo[label][1].median(-1).values
-        steps = torch.arange(2, n_steps + 1)
-        left.plot(steps, ratio * rates, color=ink.cycle[k], lw=1.2, label=label)
-        left.plot(steps, alone, "--", color=ink.cycle[k], lw=0.9)
-        right.plot(steps, ratio, color=ink.cycle[k], lw=1.2)
-        right.plot(steps, alone / rates, "--", color=ink.cycle[k], lw=0.9)
+        steps, color = torch.arange(2, n_steps + 1), ink.cycle[k]
+        left.plot(steps, ratio * rates, color=color, lw=1.2, label=label)
+        left.plot(steps, alone, "--", color=color, lw=0.9)
+        right.plot(steps, ratio, color=color, lw=1.2)
+        right.plot(steps, alone / rates, "--", color=color, lw=0.9)
     left.set(yscale="log", xlabel="step", ylabel="estimated rate", title="estimate", ylim=(0.01, 12))
     right.set(xlabel="step", ylim=(0, 4.5), title="divided by the rate in use")
     left.legend(fontsize="small", ncols=2, loc="lower center")
 
 
 # %% tags=["hide-input"]
+checks = [
+    measured("on a quadratic of curvature a: estimate times a, minus 1",
+             sc.quadratic_error(run.generator("quadratic")), at_most(1e-10)),
+    measured("control: the same with momentum 0.9",
+             sc.quadratic_error(run.generator("quadratic"), momentum=0.9), above(0.1), drift_rel=0.05),
+    *(
+        measured(f"pure noise, momentum {mu}, lag {lag}: simulated over predicted", ratio,
+                 near(1.0, abs=0.01), drift=1e-3)
+        for mu, lag, ratio in sc.noise_checks(run.generator("checks"))
+    ),
+]
+
+# %% tags=["hide-input"]
 if not datasets.at_hand("cifar10", claims=("C16",)):
     claims.stored("C16", because=WHY)
 else:
-    late = {
-        (label, lag): values[lag][-(100 // lag):].mean(0)
-        for label, values in echo.items()
-        for lag in (1, 10)
-    }
-    constant_big = record.of("estimate-constant")[0]["estimates"]
-    at_big = {lag: torch.tensor(constant_big[str(lag)][-(100 // lag):]).mean() for lag in (1, 10)}
-    largest = max(record.of("cycle-10k")[0]["estimates"]["10"])
-    zero_sum = {
-        lag: sc.noise_ratio(0.9, lag, generator=run.generator("zero sum"), epoch=50, **noise)
-        for lag in (1, 10)
-    }
+    recorded_ = record.of("estimate-constant")[0]["estimates"]
+    late = {label: values[1][-100:].mean(0) for label, values in echo.items()}
+    expected = dict(zip(echo, ((1.9, 2.4), (1.9, 2.4), None, (0.6, 0.75)), strict=True))
     claims.settle(
         "C16",
-        measured("on a quadratic of curvature a: estimate times a, minus 1",
-                 sc.quadratic_error(run.generator("quadratic")), at_most(1e-10)),
-        measured("control: the same with momentum 0.9",
-                 sc.quadratic_error(run.generator("quadratic"), momentum=0.9), above(0.1),
-                 drift_rel=0.05),
+        *checks,
         *(
-            measured(f"pure noise, momentum {mu}, lag {lag}: simulated over predicted", ratio,
-                     near(1.0, abs=0.01), drift=1e-3)
-            for mu, lag, ratio in sc.noise_checks(run.generator("checks"))
-        ),
-        *(
-            over_seeds(f"estimate over rate, {label}, last 100 steps", late[label, 1], criterion,
+            over_seeds(f"estimate over rate, {label}, last 100 steps", late[label], between(*edges),
                        statistic="median", drift=0.05)
-            for label, criterion in (
-                ("constant 0.1", between(1.9, 2.4)), ("constant 0.35", between(1.9, 2.4)),
-                ("0.1, no momentum", between(0.6, 0.75)),
-            )
+            for label, edges in expected.items() if edges
         ),
-        measured("ResNet-56, recorded, constant 0.1, lag 1: estimate", at_big[1], reported(),
-                 paper=0.2),
-        measured("the same, lag 10", at_big[10], reported()),
-        measured("ResNet-56, recorded, cycle up to 3, lag 10: largest estimate", largest,
-                 between(2, 4), paper="2 to 4"),
-        measured("noise that sums to zero over 50 batches, over the rate: lag 1", zero_sum[1],
-                 reported(), drift=0.01),
-        measured("the same, lag 10", zero_sum[10], reported(), drift=0.01),
+        *(
+            measured(f"ResNet-56, recorded, constant 0.1, lag {lag}: estimate",
+                     torch.tensor(recorded_[str(lag)][-100 // lag:]).mean(), reported())
+            for lag in (1, 10)
+        ),
+        measured("ResNet-56, recorded, cycle up to 3, lag 10: largest estimate",
+                 max(record.of("cycle-10k")[0]["estimates"]["10"]), between(2, 4), paper="2 to 4"),
+        *(
+            measured(f"noise that sums to zero over 50 batches, over the rate: lag {lag}",
+                     sc.noise_ratio(0.9, lag, generator=run.generator("zero"), epoch=50, **noise),
+                     reported(), drift=0.01)
+            for lag in (1, 10)
+        ),
         qualified="The numbers come out as in the paper, for another reason: they echo the rate in "
         "use. Noise without any loss function gives the same within a fifth.",
     )
@@ -980,7 +982,7 @@ else:
 # ## Is it the cycle?
 #
 # The rate must become large at some point and small at the end. Must it go up and down in straight lines?
-# We race the cycle against a schedule that warms up over a twentieth of the run and then falls along a cosine, and against the bare triangle of the first version. (Peaks were chosen with other seeds.)
+# We race the cycle against the bare triangle of the first version, and against schedules that warm up and then fall along a cosine: over a twentieth of the run to peaks of 0.5 and 1, and as slowly as the cycle, over almost half of it, to 1.
 
 # %%
 datasets.at_hand("cifar10")
@@ -989,6 +991,8 @@ shapes = sc.train(
     [
         sc.Recipe("triangle, 1", sc.triangular(N, 0.05, 1.0)),
         sc.Recipe("cosine, 0.5", sc.cosine(N, 0.5)),
+        sc.Recipe("cosine, 1", sc.cosine(N, 1.0)),
+        sc.Recipe("cosine, 1, slow start", sc.cosine(N, 1.0, warmup=0.45)),
     ],
     seeds,
     **small,
@@ -996,7 +1000,7 @@ shapes = sc.train(
 
 # %% [markdown]
 # And the paper says that adaptive methods do not find super-convergence: with piecewise constant rates, AdaGrad, AdaDelta and Adam end between 71 and 87 %, and Nesterov momentum at 90 % (in the authors' logs).
-# Each was tried with one rate.
+# The authors tried one rate for each.
 # We give two of them the short run, and rates at which they do well (chosen with other seeds than the ones below); Adam also the customary 0.001.
 
 # %%
@@ -1025,11 +1029,12 @@ ranked = sorted(everything, key=lambda label: float(everything[label].percent.me
 
 @figure(
     f"Final test accuracy on {task.name} after {N} steps, for schedules and optimizers with their "
-    "largest rates; dots are seeds, the line is the median of the cycle. What has a large rate lies "
-    "within a few points, whatever its shape; what has a customary one lies far lower.",
-    alt="A dot plot with eight rows. The cycle, the triangle, the cosine, the staircase from 0.35, "
-    "AdaGrad at 0.1 and Adam at 0.01 lie close together on the right, the staircase from 0.035 and "
-    "Adam at 0.001 on the left.",
+    "largest rates; dots are seeds, the line is the median of the cycle. What has a large rate, and "
+    "reaches it slowly enough, lies within a few points, whatever its shape; what has a customary "
+    "one lies far lower.",
+    alt="A dot plot with ten rows. The cycle, the triangle, the cosine to 0.5 or with a slow start, "
+    "the staircase from 0.35, AdaGrad at 0.1 and Adam at 0.01 lie close together on the right, the "
+    "cosine to 1 is scattered, the staircase from 0.035 and Adam at 0.001 are on the left.",
     data={label: outcome.percent.mean() for label, outcome in everything.items()},
     size=(7.4, 4.2),
     drift=3.0,
@@ -1052,11 +1057,9 @@ else:
     usual = optimizers["adam 0.001"].percent
     claims.settle(
         "C11",
-        over_seeds("cycle minus Adam at its customary 0.001", cycle.percent - usual, above(2),
-                   statistic="median", unit=points, drift=1.5),
-        over_seeds("cycle minus the best adaptive method, tuned rates",
-                   cycle.percent - tuned.max(0).values, reported(), statistic="median",
-                   unit=points, drift=1.5),
+        in_points("cycle minus Adam at its customary 0.001", cycle.percent - usual, above(2)),
+        in_points("cycle minus the best adaptive method, tuned rates",
+                  cycle.percent - tuned.max(0).values, reported()),
         *(
             over_seeds(f"{label}", outcome.percent, reported(), unit="%", drift=2)
             for label, outcome in optimizers.items()
@@ -1068,11 +1071,12 @@ else:
     claims.show()
 
 # %% [markdown]
-# The shapes nearly tie, as do the optimizers once each is given a large rate of its own.
-# What all of them share is a rate near the largest the network bears, for much of the run, and almost none at the end.
+# With a warm-up of 15 steps a peak of 1 scatters the networks, with 135 it does not. The shape of the way down matters little; the slow way *up* lets a network bear twice the rate. That is the case for the cycle.
+# Otherwise the shapes nearly tie, as do the optimizers once each has a large rate of its own: near the largest the network bears, for much of the run, and almost none at the end.
 #
 # ## Another data set
 #
+# Is it CIFAR? The quickest check is another data set.
 # For MNIST the third version reports 99.25 % after 12 epochs of the cycle against 99.0 % after 85 of the usual schedules (mean of five runs). Four thousand digits, 16 x 16 pixels, the same network and schedules:
 
 # %%
@@ -1101,10 +1105,9 @@ else:
     ahead = {label: written["one cycle"].percent - o.percent for label, o in written.items()}
     claims.settle(
         "C18",
-        over_seeds(f"gain over {sizes.mnist_longer} times as many steps", ahead["longer"],
-                   above(0), statistic="median", unit=points, paper=0.22, drift=0.3),
-        over_seeds("gain over equally many steps", ahead["equal length"], reported(),
-                   statistic="median", unit=points, drift=0.3),
+        in_points(f"gain over {sizes.mnist_longer} times as many steps", ahead["longer"], above(0),
+                  paper=0.22, drift=0.4),
+        in_points("gain over equally many steps", ahead["equal length"], reported(), drift=0.4),
         over_seeds("one cycle", written["one cycle"].percent, reported(), unit="%", paper=99.25,
                    drift=0.5),
         qualified="With R8 and 4000 digits instead of LeNet and 60,000; paper's values from the "
@@ -1116,20 +1119,20 @@ else:
 # ## Where it breaks
 #
 # *The rival.* The order of magnitude in the title is a statement about the rival as much as about the cycle.
-# For each image, the paper's baseline has a tenth of the rate at which a staircase does well here. In 10,000 iterations it ends at 82 %, with a training loss of nothing; in 80,000, as far as the rates of the cycle carry, it comes near.
+# For each image, the paper's baseline has a tenth of the rate at which a staircase does well here. In 10,000 iterations it ends at 82 %, with a training loss near zero; in 80,000, as far as the rates of the cycle carry, it comes near.
 # Is it the missing warm-up? Its loss hardly moves for the first 250 iterations, but from 1,500 on it is level with the authors' log.
 # A staircase from a larger rate, with 10,000 iterations of batches of 1000, is the runner that is still missing; it stands ready as the arm `staircase-10k`, and `gentle-10k` has the warm-up.
 # An independent run of the authors' settings found 91.8 % for the cycle and 91.5 % for the 80,000 iterations {cite:p}`pe51k2024`.
 #
-# *Best against last.* The paper's Table 1 quotes for the baseline the highest accuracy on the way and for the cycle the final one. That favors the baseline, and it hides how it ends: in the log for 20,000 images the last test reads 62.3 % where the table says 82.7.
+# *Best against last.* The paper's Table 1 quotes for the baseline the highest accuracy on the way and for the cycle the final one. That favors the baseline, and hides how it ends.
 #
 # *Two settings at once.* The arms of the headline differ in the schedule, and also in the fraction of the batch-norm averages. What the second difference alone can do, we have seen.
 #
-# *The estimate.* It was derived for plain gradient descent and used with momentum, where it returns 2.24 times the rate that is in use. A control without a landscape would have shown it.
+# *The estimate.* Derived without momentum and used with it, it returns a multiple of the rate in use. A control without a landscape shows it.
 #
 # *Errata.* The paper's table gives stride 2 to the first convolution; the authors' files have 1. The blocks that halve the image keep their narrow width, which no figure shows; the network has 808,682 parameters. Test accuracies are averages over two and a half passes of the test set, in which half the images count three times.
 #
-# What holds after all this is worth having: large rates regularize, regularizers trade against each other, ten epochs can be enough, and one should look at the rate at which a network still learns before choosing one that is safe. The records for training on CIFAR-10 are held by schedules that rise and fall within ten epochs {cite:p}`jordan2024airbench`; the largest rate there is about 1.5 for batches of 1024.
+# What holds after all this is worth having: large rates regularize, regularizers trade against each other, a slow start lets a network bear more, and one should look at the rate at which a network still learns before choosing one that is safe. The records for training on CIFAR-10 are held by schedules that rise and fall within ten epochs {cite:p}`jordan2024airbench`; the largest rate there is about 1.5 for batches of 1024.
 
 # %% [markdown]
 # (sec-sc-scale)=
@@ -1155,12 +1158,14 @@ for run_ in record.runs:
 # %% [markdown]
 # Two of the questions above have an answer at this scale.
 # Left, the first 3000 iterations of the authors' baseline on 10,000 images, read in two ways: what their logs show, and what the network could do.
-# Right, their estimate over the whole cycle, from weights taken every ten iterations, beside what pure noise would give.
+# Right, their estimate over the whole cycle, from weights taken every ten iterations. The dashed curve beside it is the figure that was promised at the start: it takes one line, and no network.
+
+# %%
+alone = sc.noise_estimate_curve(sc.triangular(10_000, 0.1, 3.0), momentum=0.9, lag=10)
 
 # %% tags=["hide-input"]
 begun, whole = record.of("start-10k-images")[0], record.of("cycle-10k")[0]
 ten = torch.tensor(whole["estimates"]["10"])
-alone = sc.noise_estimate_curve(sc.triangular(10_000, 0.1, 3.0), 0.9, 10)
 at = 10 * (torch.arange(len(ten)) + 2)
 
 
@@ -1168,7 +1173,7 @@ at = 10 * (torch.arange(len(ten)) + 2)
     "ResNet-56, recorded. Left, constant rate 0.35 on 10,000 images: with averages of 0.999 the "
     "test accuracy stays near chance, with fresh statistics it is near 60 %. Right, the curvature "
     "estimate during the cycle (solid) and the one of pure noise (dashed): an echo of the rate in "
-    "use, a fifth lower, until the last iterations, where it stays higher.",
+    "use, a sixth lower, until the last iterations, where it stays higher.",
     alt="Left, two curves against iterations, one between 10 and 21 percent, one rising to 60. "
     "Right, two triangles up to 2.5 and 3; at the right end the solid one stays at 0.23 where the "
     "dashed one falls to 0.11.",
@@ -1177,9 +1182,10 @@ at = 10 * (torch.arange(len(ten)) + 2)
 )
 def _(fig, ink):
     left, right = fig.subplots(1, 2)
-    names = {"caffe 0.999": "averages of 0.999", "estimated": "fresh statistics"}
-    for k, (kind, label) in enumerate(names.items()):
-        left.plot(begun["steps"], begun["curves"][kind], color=ink.cycle[k], label=label)
+    left.plot(begun["steps"], begun["curves"]["caffe 0.999"], color=ink.cycle[1],
+              label="averages of 0.999")
+    left.plot(begun["steps"], begun["curves"]["estimated"], "--", color=ink.cycle[3],
+              label="fresh statistics")
     right.plot(at, ten, color=ink.cycle[0], label="network")
     right.plot(at, alone, "--", color=ink.cycle[1], label="noise")
     left.set(xlabel="iteration", ylabel="test accuracy (%)", ylim=(0, 70))
@@ -1247,7 +1253,7 @@ claims.table()
 # ```{exercise} Noise with a memory (derivation)
 # :label: ex-sc-noise
 #
-# Derive {eq}`eq-sc-null`, and the formula for weights taken every $k$ steps.
+# Derive {eq}`eq-sc-null`, and the formula for weights taken every $k$ steps. Assume normal gradients.
 # ```
 #
 # ````{solution} ex-sc-noise
@@ -1255,16 +1261,16 @@ claims.table()
 #
 # With independent $g_t$ the steps $v_t = \mu v_{t-1} - \eta g_t$ are an autoregressive sequence: $\operatorname{Cov}(v_t, v_{t+h}) = \mu^{h}\operatorname{Var} v$.
 # Thus $\operatorname{Var}(D_i - D_{i+1}) = 2(1-\mu)\operatorname{Var}D$, and since the mean of the absolute value of a centered normal number is proportional to its standard deviation, the ratio of the sums tends to $1/\sqrt{2(1-\mu)}$ for many weights.
-# For sums of $k$ steps, $V = k + 2\sum_{h<k}(k-h)\mu^h$ is the variance and $C = \mu\bigl(\sum_{h<k}\mu^h\bigr)^2$ the covariance of neighbors, up to the factor $\operatorname{Var} v$; put $\rho_k = C/V$ in the place of $\mu$.
+# For sums of $k$ steps, $V = k + 2\sum_{h=1}^{k-1}(k-h)\mu^h$ is the variance and $C = \mu\bigl(\sum_{h=0}^{k-1}\mu^h\bigr)^2$ the covariance of neighbors, up to the factor $\operatorname{Var} v$; put $\rho_k = C/V$ in the place of $\mu$.
 # ````
 
 # %% [markdown]
 # ````{exercise} A range test without a past (coding)
 # :label: ex-sc-range
 #
-# A sweep judges a rate with weights that all smaller rates have shaped. Train twelve networks of one seed for $N/8$ steps instead, each with a constant rate of its own, and compare their accuracies with those of the sweep. Where do they differ most, and in which direction? Your networks can share one program (`stacked=12`). The following check should pass:
+# A sweep judges a rate with weights that all smaller rates have shaped. Train twelve networks of one seed for $N/8$ steps instead, each with a constant rate of its own, and compare their accuracies with those of the sweep, with the same kind of statistics (`monitor=sc.Monitor(statistics=("estimated",))`). Your networks can share one program (`stacked=12`). Is the difference due to fewer steps, or to the missing warm-up? In the `cpu` profile this check should pass:
 # ```python
-# assert len(apart) == 12 and all(0 <= a <= 100 for a in apart.values())
+# assert max(a for rate, a in apart.items() if rate > 2) < 20
 # ```
 # ````
 #
@@ -1274,12 +1280,13 @@ claims.table()
 # ```python
 # candidates = torch.linspace(0.1, 4, 12).tolist()
 # recipes = [sc.Recipe(f"{r:.2f}", torch.full((N // 8,), r)) for r in candidates]
-# found = sc.train(task, recipes, [0], **small | {"stacked": 12})
+# fresh = sc.Monitor(statistics=("estimated",))
+# found = sc.train(task, recipes, [0], monitor=fresh, **small | {"stacked": 12})
 # apart = {r: float(found[f"{r:.2f}"].percent) for r in candidates}
-# swept = {float(r): float(a) for r, a in zip(tested, ranged.curve[0])}
-# print(apart, swept)
+# print({round(r, 1): round(a) for r, a in apart.items()})
+# print({round(float(r), 1): round(float(a)) for r, a in zip(tested[::3], ranged.curve[0, ::3])})
 # ```
-# The networks without a past do worse at large rates. Two things are mixed in this: they have had fewer steps, and they had to start from random weights at full rate. To separate them, give each as many steps as the sweep had taken when it reached its rate; what remains is the warm-up that a sweep is.
+# Cold networks at large rates learn nothing. To tell the two reasons apart, give each as many steps as the sweep had taken when it reached its rate, once at a constant rate and once with half of them as a warm-up (`sc.warmed_up`). The first gains little, the second much: a sweep *is* a warm-up, and flatters large rates for everyone who does not warm up.
 # ````
 
 # %% [markdown]
@@ -1316,8 +1323,8 @@ claims.table()
 # :class: dropdown
 #
 # Equal numbers of iterations at several budgets; for each schedule the peak rate and the weight decay chosen on held-out training images, from equally many candidates; a warm-up for all; the same averages of batch normalization, or statistics estimated afresh; several seeds, compared pairwise; final accuracies only.
-# The arms `gentle-10k` and `gentle-80k` of {ref}`sec-sc-scale` are a beginning: the authors' baseline with a warm-up.
-# From what this chapter measures on a small scale, we expect the shapes to tie at equal budget and tuned peaks, and would be glad to be refuted.
+# The arms `staircase-10k` and `gentle-10k` of {ref}`sec-sc-scale` are a beginning: staircases with a warm-up, from 1.5 and from 0.35.
+# From what this chapter measures on a small scale, we expect shapes to tie at equal budget, tuned peaks and slow starts, and would be glad to be refuted.
 # ````
 
 # %% [markdown]

