@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,30 +35,31 @@ class Recorded:
         return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
 
 
-def _results() -> Path | None:
+def _results() -> Path:
+    """The repository's folder, or the copy that an installed package has."""
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / "_config.yml").is_file():
             return folder / "results"
-    return None
+    return Path(sys.prefix) / "share" / "reproductions" / "results"
 
 
 def recorded(paper: str, results: Path | None = None) -> Recorded | None:
     """The record of a paper that has the most runs; None where there is none.
 
-    Shortened runs are trials and do not count. A chapter that is executed outside its repository
-    finds no record.
+    Shortened runs are trials and do not count.
 
     Args:
         paper: name of the paper's module.
-        results: folder of the records; that of the repository by default.
+        results: folder of the records; by default that of the repository from the working folder
+            upwards, or the one that is installed with the package.
 
     Raises:
         ValueError: a record that cannot be read.
     """
     folder = _results() if results is None else results
     found = []
-    for path in sorted(folder.glob(f"*/{paper}.json")) if folder is not None else []:
+    for path in sorted(folder.glob(f"*/{paper}.json")):
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             if "runs" not in data:
