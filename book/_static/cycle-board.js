@@ -79,13 +79,16 @@
     CONTROLS.every(({ key }) => key === free || !matters(key, a.shape) || Math.abs(a[key] - b[key]) < 1e-9);
   const settingsOf = ({ shape, low, high, anneal, momentum, lag }) => ({ shape, low, high, anneal, momentum, lag });
 
-  /** The named settings, each with the run that was recorded there, and the runs that have no name. */
+  /**
+   * The named settings, each with the run that was recorded there, and the runs that have no name.
+   * Of a run that was read at several lags one has a button; the slider leads to the others.
+   */
   function choices(runs) {
     const named = PRESETS.map(({ label, settings, free }) => {
       const run = runs.find((one) => same(one, settings, free));
       return { label, settings: run ? settingsOf(run) : settings, run };
     });
-    const others = runs.filter((run) => !named.some((choice) => choice.run === run));
+    const others = runs.filter((run) => !named.some((choice) => choice.run && same(run, choice.settings, "lag")));
     return [...named, ...others.map((run) => ({ label: run.label, settings: settingsOf(run), run }))];
   }
 
@@ -108,10 +111,10 @@
   /** What the estimator says to noise, and what it said to a network. */
   function describe({ shape, momentum, lag }, { run, n, noise, correlation, ratio }) {
     const often = lag === 1 ? "after every update" : `after every ${lag} updates`;
-    const varies = shape === "constant" ? "" : " (exactly, at a constant rate)";
+    const varies = shape === "constant" ? "" : " (at a constant rate; less while it rises, more while it falls)";
     const theory =
       `Fed with nothing but noise, the estimator reports ${show(ratio, 2)} times the rate in use${varies}: ` +
-      `1/√(2(1\u00a0−\u00a0ρ)), where ρ\u00a0=\u00a0${show(correlation, 2)} is the correlation of successive steps at ` +
+      `1/\u2060√(2(1\u00a0−\u00a0ρ)), where ρ\u00a0=\u00a0${show(correlation, 2)} is the correlation of successive steps at ` +
       `momentum ${show(momentum, 2)} and snapshots ${often}. It is an echo of the schedule: curves like the ` +
       "paper’s Fig.\u00a05 can be drawn without a loss function.";
     const late = (curve) => show(M.median(lateRatios(curve, n)), 2);

@@ -1,6 +1,7 @@
 """Recorded runs: the fullest record is taken, trials do not count, damage is named."""
 
 import json
+import sys
 
 import pytest
 
@@ -112,3 +113,15 @@ def test_outside_the_repository_there_is_no_record(book, monkeypatch):
     assert recorded("waves") is None
     # unless its folder is given
     assert recorded("waves", book / "results").machine == "GPU"
+
+
+def test_outside_a_repository_the_installed_record_is_found(tmp_path, monkeypatch):
+    """A chapter in Colab has the package and no repository around it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "python"))
+    assert recorded("waves") is None
+    write(tmp_path / "python" / "share" / "reproductions" / "results", "gpu", [run("tall")])
+    assert recorded("waves").machine == "GPU"
+    # in a repository its own folder counts, even where it is empty
+    (tmp_path / "_config.yml").touch()
+    assert recorded("waves") is None

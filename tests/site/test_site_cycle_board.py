@@ -71,12 +71,12 @@ CONFIG: dict[str, Any] = {
     "start": 0,
 }
 FIRST = (
-    "Fed with nothing but noise, the estimator reports 2.24 times the rate in use: 1/√(2(1 − ρ)), "
-    "where ρ = 0.90 is the correlation of successive steps at momentum 0.90 and snapshots after "
-    "every update. It is an echo of the schedule: curves like the paper’s Fig. 5 can be drawn "
-    "without a loss function. A network in training made it report 2.00 times the rate in the "
-    "median of the run, where noise gives 2.24, and 3.00 times over the last tenth, where noise "
-    "gives 2.24."
+    "Fed with nothing but noise, the estimator reports 2.24 times the rate in use: "
+    "1/\u2060√(2(1 − ρ)), where ρ = 0.90 is the correlation of successive steps at momentum "
+    "0.90 and snapshots after every update. It is an echo of the schedule: curves like "
+    "the paper’s Fig. 5 can be drawn without a loss function. A network in training made "
+    "it report 2.00 times the rate in the median of the run, where noise gives 2.24, and "
+    "3.00 times over the last tenth, where noise gives 2.24."
 )
 
 pytestmark = needs_browser
@@ -183,11 +183,30 @@ def test_buttons_lead_to_what_was_recorded_and_sliders_away_from_it(
     change(page, SET, "lag", 1)
     assert page.js(PRESSED) == ["the paper’s cycle"]
     assert "measured" in page.js(PATHS)[1]
+    # while a rate falls the velocity still has the larger rates of before
+    assert "(at a constant rate; less while it rises, more while it falls)" in page.js(STATUS)
     # without a run of its own the button has the paper's settings
     page = board(runs=CONFIG["runs"][:2])
     change(page, PRESS, "the paper’s cycle")
     assert page.js(SETTINGS) == cycle | {"anneal": 0}
     assert "No training run was recorded" in page.js(STATUS)
+
+
+def test_a_run_that_was_read_at_another_lag_too_has_one_button(
+    board: Callable[..., Browser],
+) -> None:
+    rarely = run("constant 0.1, every ten", "constant", 0.8, lag=10)
+    for key in ("steps", "estimate", "rate"):
+        rarely[key] = rarely[key][18::10]  # after 20, 30, ... 100 updates
+    page = board(runs=[*CONFIG["runs"], rarely])
+    named = ["the paper’s cycle", "constant 0.1", "constant 0.35", "no momentum"]
+    assert page.js(BUTTONS) == [*named, "drops"]
+    change(page, SET, "lag", 10)
+    assert (len(heights(page, 1, "measured")), len(heights(page, 1, "noise"))) == (9, 9)
+    assert "0.80 times the rate in the median of the run, where noise gives 1.03" in page.js(STATUS)
+    assert page.js(PRESSED) == []
+    # where nothing was read at the lag of the button the run keeps a button of its own
+    assert board(runs=[rarely]).js(BUTTONS) == [*named, "constant 0.1, every ten"]
 
 
 def test_momentum_and_lag_move_the_estimate_and_leave_the_schedule(
