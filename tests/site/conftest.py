@@ -178,6 +178,10 @@ def write_book(root: Path) -> None:
     (root / "_toc.yml").write_text("".join(line for line in listed if not other.search(line)))
     generated = shutil.ignore_patterns("_generated", "scoreboard.*")
     shutil.copytree(ROOT / "book", root / "book", ignore=generated)
+    # this book has one chapter: the introduction leads to it
+    intro = root / "book" / "intro.md"
+    text = intro.read_text(encoding="utf-8").replace("/super_convergence.", "/selu_fixed_points.")
+    intro.write_text(text, encoding="utf-8")
     (root / "chapters").mkdir()
     nbformat.write(notebook(), root / "chapters" / "selu_fixed_points.ipynb")
     (root / "chapters" / "selu_fixed_points.py").write_text("# %%\n", encoding="utf-8")

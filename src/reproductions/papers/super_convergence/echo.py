@@ -88,4 +88,5 @@ def board(outcomes: Mapping[str, Outcome], *, lag: int, every: int = 3) -> dict[
             }
         )
     cycles = [k for k, run in enumerate(runs) if run["shape"] == "one cycle"]
-    return {"n_steps": 400, "runs": runs, "start": cycles[0] if cycles else 0}
+    n_steps = max(len(outcome.recipe.rates) for outcome in outcomes.values())
+    return {"n_steps": n_steps, "runs": runs, "start": cycles[0] if cycles else 0}
