@@ -66,7 +66,7 @@ def claimed(cell):
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
 def test_the_end_is_reached_without_data_and_without_network(chapter, tmp_path):
     book, empty = tmp_path / "book", tmp_path / "empty"
-    for name in ("chapters", "src"):
+    for name in ("chapters", "src", "results"):
         shutil.copytree(ROOT / name, book / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("_config.yml", "requirements.lock"):
         shutil.copy(ROOT / name, book / name)
