@@ -2,10 +2,11 @@
 
 A paper that needs hours has a module ``reproductions.papers.<paper>.scale`` with
 
-    ARMS        name -> arm,
-    DATASET     name of a data set of four arrays,
-    task_from   (train images, labels, test images, labels, device=) -> task,
-    run_arm     (name, seed, task, folder=, deadline=, shorten=, progress=) -> plain data,
+    ARMS        name -> arm, which has n_steps, dataset (the name of a data set of four arrays) and
+                together (whether its seeds make one program on a GPU),
+    task_from   (dataset, train images, labels, test images, labels, device=) -> task,
+    run_arm     (name, seeds, task, folder=, deadline=, shorten=, progress=) -> plain data, one
+                dict a seed,
 
 where ``run_arm`` raises ``Paused`` of its package when the deadline came first. Also
 ``python -m reproductions.press.scale``, on a machine that has the packages for mathematics,
@@ -147,20 +148,29 @@ def run_scale(
     record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"runs": []}
     done = {(run["arm"], run["seed"], run["shorten"]) for run in record["runs"]}
     asked = dict.fromkeys((arm, seed) for seed in seeds for arm in arms)
-    wanted = [(arm, seed) for arm, seed in asked if (arm, seed, shorten) not in done]
+    # name -> seeds: one seed of an arm after another, or all of them at once
+    wanted: dict[tuple[str, int | None], list[int]] = {}
+    for arm, seed in asked:
+        if (arm, seed, shorten) not in done:
+            together = where.type == "cuda" and module.ARMS[arm].together
+            wanted.setdefault((arm, None if together else seed), []).append(seed)
     if not wanted:
         echo(f"all on record in {path}")
         return []
-    data = datasets.load(module.DATASET)
-    task = module.task_from(
-        data.train_images, data.train_labels, data.test_images, data.test_labels, device=where
-    )
+    # what is running, not what the files say when it ends
+    code = _code_digest(module)
+    tasks: dict[str, Any] = {}
     left = []
-    for arm, seed in wanted:
-        label = f"{arm} / seed {seed}"
+    for (arm, _), group in wanted.items():
+        label = f"{arm} / seed {', '.join(map(str, group))}"
         if deadline is not None and time.monotonic() > deadline:
             left.append(label)
             continue
+        dataset = module.ARMS[arm].dataset
+        if dataset not in tasks:
+            data = datasets.load(dataset)
+            arrays = data.train_images, data.train_labels, data.test_images, data.test_labels
+            tasks[dataset] = module.task_from(dataset, *arrays, device=where)
         started = time.monotonic()
 
         def progress(_: str, step: int, n_steps: int, label=label, started=started) -> None:
@@ -169,8 +179,8 @@ def run_scale(
         try:
             found = module.run_arm(
                 arm,
-                seed,
-                task,
+                group,
+                tasks[dataset],
                 folder=folder,
                 deadline=deadline,
                 shorten=shorten,
@@ -180,17 +190,18 @@ def run_scale(
             echo(f"paused: {pause}")
             left.append(label)
             continue
-        run = {
-            "arm": arm,
-            "shorten": shorten,
-            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-            "code": _code_digest(module),
-            **found,
-        }
-        _merge(path, run, {"paper": paper, "machine": model})
-        echo(f"{label}: {found['accuracy']} in {found['seconds']:.0f} s")
+        for one in found:
+            run = {
+                "arm": arm,
+                "shorten": shorten,
+                "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+                "code": code,
+                **one,
+            }
+            _merge(path, run, {"paper": paper, "machine": model})
+            echo(f"{arm} / seed {one['seed']}: {one['accuracy']} in {one['seconds']:.0f} s")
     return left
 
 

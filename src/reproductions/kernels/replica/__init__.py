@@ -2,8 +2,8 @@
 
 Seeds, learning rates, dropout rates, folds and train/test splits become a leading axis of length
 ``replicas``; a step trains them all at once. ``naive`` loops over networks, ``batched`` stacks.
-``ReplicaResNet`` does the same for residual networks on images, and ``momentum_step`` is the
-optimizer whose rates may differ from network to network and from step to step.
+``ReplicaResNet`` and ``ReplicaLeNet`` do the same for networks on images, and ``momentum_step`` is
+the optimizer whose rates may differ from network to network and from step to step.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from reproductions._validate import choice, positive_integer
 
 from . import batched, naive
+from .lenet import LeNetSpec, ReplicaLeNet
 from .momentum import MOMENTUM_FORMS, momentum_step
 from .residual import ReplicaResNet, ResidualSpec
 from .spec import SELU_SATURATION, Parameters, Spec, dropout_affine, initialize
@@ -22,7 +23,9 @@ from .spec import SELU_SATURATION, Parameters, Spec, dropout_affine, initialize
 __all__ = [
     "MOMENTUM_FORMS",
     "SELU_SATURATION",
+    "LeNetSpec",
     "Parameters",
+    "ReplicaLeNet",
     "ReplicaMLP",
     "ReplicaResNet",
     "ResidualSpec",

@@ -14,10 +14,11 @@ from .estimate import (
     secant_rate,
     smoothed,
 )
-from .networks import RESNET20, RESNET56, RESNET110, reduced
+from .networks import LENET, RESNET20, RESNET56, RESNET110, reduced
 from .schedules import (
     cosine,
     cyclical_momentum,
+    inverse_decay,
     linear_decay,
     one_cycle,
     piecewise_constant,
@@ -31,6 +32,7 @@ from .tasks import Task, image_task, stand_in
 from .training import Monitor, Outcome, Paused, Recipe, Stack, train
 
 __all__ = [
+    "LENET",
     "RESNET20",
     "RESNET56",
     "RESNET110",
@@ -50,6 +52,7 @@ __all__ = [
     "cyclical_momentum",
     "estimate_under_noise",
     "image_task",
+    "inverse_decay",
     "learning_rate_estimate",
     "linear_decay",
     "momentum_step",

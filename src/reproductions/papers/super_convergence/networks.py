@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from reproductions.kernels.replica import ResidualSpec
+from reproductions.kernels.replica import LeNetSpec, ResidualSpec
 
 from .tasks import Task
 
-__all__ = ["RESNET20", "RESNET56", "RESNET110", "reduced"]
+__all__ = ["LENET", "RESNET20", "RESNET56", "RESNET110", "reduced"]
 
 #: The authors' architecture files, not the table of their paper: the first convolution has stride
 #: 1, and the blocks that halve the image keep the narrow width (808,682 parameters for ResNet-56;
@@ -14,6 +14,8 @@ __all__ = ["RESNET20", "RESNET56", "RESNET110", "reduced"]
 RESNET20 = ResidualSpec(blocks=(3, 3, 3), down="narrow")
 RESNET56 = ResidualSpec(blocks=(9, 9, 9), down="narrow")
 RESNET110 = ResidualSpec(blocks=(18, 18, 18), down="narrow")
+#: for MNIST, in the third version of the paper
+LENET = LeNetSpec()
 
 
 def reduced(task: Task) -> ResidualSpec:

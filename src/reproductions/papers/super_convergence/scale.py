@@ -1,14 +1,14 @@
-"""The paper's own runs: ResNet-56 on all of CIFAR-10, arm by arm, in pieces.
+"""The paper's own runs, arm by arm, in pieces: ResNet-56 on all of CIFAR-10, LeNet on MNIST.
 
 One cycle of 10,000 iterations takes minutes on a current GPU and 80,000 iterations of piecewise
 constant training the better part of an hour, so a run stops at a deadline with a checkpoint and
-goes on from there.
+goes on from there. LeNet is small enough for a laptop's patience: 12 epochs take minutes there.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,27 @@ import numpy as np
 import torch
 
 from reproductions._validate import choice, positive_integer
-from reproductions.kernels.replica import ResidualSpec
+from reproductions.kernels.replica import LeNetSpec, ResidualSpec
 
-from .networks import RESNET20, RESNET56, RESNET110
-from .schedules import one_cycle, piecewise_constant, range_test, triangular, warmed_up
+from .networks import LENET, RESNET20, RESNET56, RESNET110
+from .schedules import (
+    cyclical_momentum,
+    inverse_decay,
+    one_cycle,
+    piecewise_constant,
+    range_test,
+    triangular,
+    warmed_up,
+)
 from .tasks import Task, image_task
 from .training import Monitor, Outcome, Recipe, train
 
-__all__ = ["ARMS", "DATASET", "Arm", "run_arm", "task_from"]
+__all__ = ["ARMS", "Arm", "run_arm", "task_from"]
 
-DATASET = "cifar10"
 LOSS_POINTS = 500
 EVALUATIONS = 40
+#: iterations of an epoch of MNIST in batches of 512, as many as are full
+MNIST_EPOCH = 60_000 // 512
 
 
 @dataclass(frozen=True)
@@ -40,7 +49,7 @@ class Arm:
         n_steps: iterations.
         averaging: fraction of the batch-norm averages, as the authors set it.
         weight_decay: L2 factor.
-        momentum: of the step.
+        momentum: of the step, a number or n_steps -> momenta.
         form: of the step.
         n_train: training images.
         spec: architecture.
@@ -48,20 +57,30 @@ class Arm:
         batch_size: images of a step, over the authors' eight GPUs.
         group_size: images that one of them normalized by itself.
         paper: what the paper reports, in percent.
+        dataset: name of the data set.
+        flips: mirror images.
+        spared: names of tensors without weight decay.
+        looks: evaluations on the way.
+        together: run all seeds as one program where there is a GPU.
     """
 
     schedule: Callable[[int], torch.Tensor]
     n_steps: int
     averaging: float = 0.95
     weight_decay: float = 1e-4
-    momentum: float = 0.9
+    momentum: float | Callable[[int], torch.Tensor] = 0.9
     form: str = "caffe"
     n_train: int = 50_000
-    spec: ResidualSpec = RESNET56
+    spec: ResidualSpec | LeNetSpec = RESNET56
     lags: tuple[int, ...] = ()
     batch_size: int = 1000
-    group_size: int = 125
+    group_size: int | None = 125
     paper: float | None = None
+    dataset: str = "cifar10"
+    flips: bool = True
+    spared: tuple[str, ...] = ("conv bias",)
+    looks: int = EVALUATIONS
+    together: bool = False
 
 
 def _cycle(high: float = 3.0) -> Callable[[int], torch.Tensor]:
@@ -74,6 +93,47 @@ def _drops(rate: float) -> Callable[[int], torch.Tensor]:
 
 def _gentle(rate: float) -> Callable[[int], torch.Tensor]:
     return lambda n: warmed_up(piecewise_constant(n, rate), n // 20)
+
+
+def _digits(
+    schedule: Callable[[int], torch.Tensor],
+    epochs: int,
+    *,
+    momentum: float | Callable[[int], torch.Tensor] = 0.9,
+    paper: float | None = None,
+) -> Arm:
+    """LeNet as Caffe trains it, in batches of 512: decay 5e-4 on everything, biases too."""
+    return Arm(
+        schedule,
+        epochs * MNIST_EPOCH,
+        weight_decay=5e-4,
+        momentum=momentum,
+        n_train=60_000,
+        spec=LENET,
+        batch_size=512,
+        group_size=None,
+        paper=paper,
+        dataset="mnist",
+        flips=False,
+        spared=(),
+        looks=12,
+        together=True,
+    )
+
+
+def _digits_cycle(epochs: int, step: int, low: float, high: float, paper: float) -> Arm:
+    """1cycle in two steps of so many epochs, momentum 0.95 to 0.8 and back; then it fades.
+
+    The steps are those of the table's column "LR/SS/PL", as an independent port repeats it
+    (github.com/coxy1989/superconv).
+    """
+    anneal = 1 - 2 * step / epochs
+    return _digits(
+        lambda n: one_cycle(n, low, high, anneal=anneal),
+        epochs,
+        momentum=lambda n: cyclical_momentum(n, 0.95, 0.8, anneal=anneal),
+        paper=paper,
+    )
 
 
 ARMS: Mapping[str, Arm] = {
@@ -127,10 +187,22 @@ ARMS: Mapping[str, Arm] = {
     "cycle-resnet110": Arm(
         _cycle(), 10_000, spec=RESNET110, batch_size=800, group_size=100, paper=92.1
     ),
+    "mnist-cycle-12": _digits_cycle(12, 5, 0.01, 0.1, 99.25),
+    "mnist-inv-85": _digits(lambda n: inverse_decay(n, 0.01), 85, paper=99.03),
+    "mnist-inv-12": _digits(lambda n: inverse_decay(n, 0.01), 12),
+    # 0.05 / (1 - 0.9) is 0.1 / (1 - 0.8): a gradient moves the weights as far in the end as at the
+    # cycle's peak
+    "mnist-staircase-12": _digits(_drops(0.05), 12),
+    # the table does not say where the rate drops; it does here where it does on CIFAR-10
+    "mnist-step-85": _digits(_drops(0.01), 85, paper=99.00),
+    "mnist-cycle-25": _digits_cycle(25, 12, 0.01, 0.1, 99.28),
+    "mnist-cycle-50": _digits_cycle(50, 23, 0.01, 0.1, 99.27),
+    "mnist-cycle-85": _digits_cycle(85, 40, 0.02, 0.2, 99.35),
 }
 
 
 def task_from(
+    dataset: str,
     train_images: np.ndarray,
     train_labels: np.ndarray,
     test_images: np.ndarray,
@@ -138,31 +210,34 @@ def task_from(
     *,
     device: torch.device | str,
 ) -> Task:
-    """CIFAR-10 as the authors use it: 32 x 32 pixels minus the mean image."""
-    return image_task(
-        "CIFAR-10", train_images, train_labels, test_images, test_labels, device=device
-    )
+    """CIFAR-10 as the authors use it, minus the mean image; MNIST as Caffe does, in [0, 1)."""
+    name, options = {
+        "cifar10": ("CIFAR-10", {}),
+        "mnist": ("MNIST", {"center": False, "unit": 256.0}),
+    }[choice("dataset", dataset, ("cifar10", "mnist"))]
+    arrays = train_images, train_labels, test_images, test_labels
+    return image_task(name, *arrays, device=device, **options)
 
 
 def run_arm(
     name: str,
-    seed: int,
+    seeds: Sequence[int],
     task: Task,
     *,
     folder: Path | None = None,
     deadline: float | None = None,
     shorten: int = 1,
     progress: Callable[[str, int, int], None] | None = None,
-) -> dict[str, Any]:
-    """Train one arm from one seed and return what belongs on record, as plain data.
+) -> list[dict[str, Any]]:
+    """Train one arm and return what belongs on record, as plain data, one dict a seed.
 
     Flips are the only augmentation, as in the authors' files. Accuracies are in percent of the
     test images, each counted once; the authors average 200 batches of 125, two and a half passes.
 
     Args:
         name: key of ``ARMS``.
-        seed: of initial weights and order.
-        task: all of CIFAR-10.
+        seeds: of initial weights and order; several are trained as one program.
+        task: the data set of the arm, all of it.
         folder: of checkpoints.
         deadline: time (``time.monotonic``) at which to stop with a checkpoint.
         shorten: divide the iterations by this.
@@ -176,8 +251,10 @@ def run_arm(
     n_steps = max(arm.n_steps // positive_integer("shorten", shorten), 1)
     cuda = task.device.type == "cuda"
     kinds = (f"caffe {arm.averaging:g}", "estimated", "caffe 0.95", "caffe 0.999")
+    if isinstance(arm.spec, LeNetSpec):
+        kinds = ("none",)
     monitor = Monitor(
-        looks=EVALUATIONS,
+        looks=arm.looks,
         n_test=len(task.test_labels),
         statistics=tuple(dict.fromkeys(kinds)),
         lags=arm.lags,
@@ -186,31 +263,34 @@ def run_arm(
     recipe = Recipe(
         name,
         arm.schedule(n_steps),
-        momentum=arm.momentum,
+        momentum=arm.momentum(n_steps) if callable(arm.momentum) else arm.momentum,
         weight_decay=arm.weight_decay,
         form=arm.form,
         n_train=min(arm.n_train, len(task.train_labels)),
+        spared=arm.spared,
     )
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     outcome = train(
         task,
         [recipe],
-        [seed],
+        seeds,
         spec=arm.spec,
         batch_size=arm.batch_size,
         group_size=arm.group_size,
-        flips=True,
+        flips=arm.flips,
         monitor=monitor,
         compute_dtype=torch.bfloat16 if cuda else None,
+        stacked=len(seeds),
+        workers=1,
         folder=folder,
         deadline=deadline,
         progress=progress,
     )[name]
-    return _record(outcome, arm, seed, cuda)
+    return [_record(outcome, arm, place, cuda) for place in range(len(seeds))]
 
 
-def _record(outcome: Outcome, arm: Arm, seed: int, cuda: bool) -> dict[str, Any]:
+def _record(outcome: Outcome, arm: Arm, place: int, cuda: bool) -> dict[str, Any]:
     def rounded(values: torch.Tensor, digits: int) -> list[float | None]:
         # what has diverged is no number, and JSON has none for it
         flat = values.double().flatten().tolist()
@@ -218,21 +298,22 @@ def _record(outcome: Outcome, arm: Arm, seed: int, cuda: bool) -> dict[str, Any]
 
     n_steps = outcome.recipe.length
     block = max(n_steps // LOSS_POINTS, 1)
-    losses = outcome.losses[0, : n_steps // block * block].view(-1, block).mean(1)
+    losses = outcome.losses[place, : n_steps // block * block].view(-1, block).mean(1)
     return {
-        "seed": seed,
+        "seed": outcome.seeds[place],
+        "together": len(outcome.seeds),
         "n_steps": n_steps,
         "n_train": outcome.recipe.n_train,
-        "accuracy": {k: rounded(100 * v[0], 2)[0] for k, v in outcome.accuracy.items()},
-        "test_loss": rounded(outcome.test_loss[0], 4)[0],
-        "train_loss": rounded(outcome.train_loss[0], 4)[0],
-        "diverged_at": int(outcome.diverged_at[0]),
+        "accuracy": {k: rounded(100 * v[place], 2)[0] for k, v in outcome.accuracy.items()},
+        "test_loss": rounded(outcome.test_loss[place], 4)[0],
+        "train_loss": rounded(outcome.train_loss[place], 4)[0],
+        "diverged_at": int(outcome.diverged_at[place]),
         "steps": outcome.steps.tolist(),
-        "curves": {k: rounded(100 * v[0], 2) for k, v in outcome.curves.items()},
-        "test_losses": rounded(outcome.test_losses[0], 4),
+        "curves": {k: rounded(100 * v[place], 2) for k, v in outcome.curves.items()},
+        "test_losses": rounded(outcome.test_losses[place], 4),
         "losses": {"every": block, "values": rounded(losses, 4)},
         "estimates": {
-            str(lag): rounded(found[:: max(len(found) // LOSS_POINTS, 1), 0], 4)
+            str(lag): rounded(found[:: max(len(found) // LOSS_POINTS, 1), place], 4)
             for lag, found in outcome.estimates.items()
         },
         "paper": arm.paper,

@@ -18,6 +18,7 @@ from reproductions._validate import finite, positive_integer, within
 __all__ = [
     "cosine",
     "cyclical_momentum",
+    "inverse_decay",
     "linear_decay",
     "one_cycle",
     "piecewise_constant",
@@ -121,6 +122,30 @@ def piecewise_constant(
     steps = torch.tensor([math.ceil(share * n_steps - 1e-9 * n_steps) for share in shares])
     n_drops = (torch.arange(n_steps)[:, None] >= steps).sum(1)
     return rate * torch.tensor(factor, dtype=torch.float64) ** n_drops
+
+
+def inverse_decay(
+    n_steps: int, rate: float, *, gamma: float = 1e-4, power: float = 0.75
+) -> torch.Tensor:
+    """Caffe's policy ``inv``: eta(t) = rate (1 + gamma t)^(-power), by default as for its LeNet.
+
+    Args:
+        n_steps: iterations in all.
+        rate: first rate.
+        gamma: inverse of the number of iterations after which it begins to fall.
+        power: exponent of the fall.
+
+    Returns:
+        (n_steps,), float64.
+
+    Raises:
+        ValueError: for n_steps below 1, or a negative rate, gamma or power.
+    """
+    positive_integer("n_steps", n_steps)
+    rate, gamma, power = (
+        _number(name, value) for name, value in (("rate", rate), ("gamma", gamma), ("power", power))
+    )
+    return rate * (1 + gamma * torch.arange(n_steps, dtype=torch.float64)) ** -power
 
 
 def range_test(n_steps: int, high: float) -> torch.Tensor:

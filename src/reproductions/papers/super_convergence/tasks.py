@@ -21,7 +21,8 @@ class Task:
 
     Attributes:
         name: what the images are, for titles.
-        train_images: float32 (n, channels, size, size), minus the mean image of the training set.
+        train_images: float32 (n, channels, size, size), as a rule minus the mean image of the
+            training set.
         train_labels: int64 (n,).
         test_images: minus the same mean image.
         test_labels: int64.
@@ -83,12 +84,14 @@ def image_task(
     n_test: int | None = None,
     pool: int = 1,
     margin: int = 0,
+    center: bool = True,
+    unit: float = PIXEL_UNIT,
     device: torch.device | str = "cpu",
 ) -> Task:
     """Prepare images as the authors do: subtract the mean image, nothing else.
 
-    Pixels are in units of 64 gray levels; no result depends on the unit, because batch
-    normalization follows the first convolution.
+    Pixels are in units of 64 gray levels; no result of a residual network depends on the unit,
+    because batch normalization follows its first convolution.
 
     Args:
         name: title of the task.
@@ -100,10 +103,13 @@ def image_task(
         n_test: the same for the test set.
         pool: side of the squares of pixels that are averaged.
         margin: pixels of zeros around every image, before pooling.
+        center: subtract the mean image of the training set; Caffe's LeNet does not.
+        unit: gray levels that count as 1, such as 256 for Caffe's LeNet.
         device: where the images are kept.
 
     Raises:
-        ValueError: counts that the data set does not have, a size that ``pool`` does not divide.
+        ValueError: counts that the data set does not have, a size that ``pool`` does not divide, a
+            unit that is not positive.
     """
     positive_integer("pool", pool)
     positive_integer("margin", margin, low=0)
@@ -121,12 +127,14 @@ def image_task(
 
     x, y = prepared("n_train", train_images, train_labels, n_train)
     test_x, test_y = prepared("n_test", test_images, test_labels, n_test)
-    mean = x.mean(0)
+    if not unit > 0:
+        raise ValueError(f"unit must be greater than 0, got {unit}")
+    mean = x.mean(0) if center else 0.0
     return Task(
         name,
-        ((x - mean) / PIXEL_UNIT).to(device),
+        ((x - mean) / unit).to(device),
         y.to(device),
-        ((test_x - mean) / PIXEL_UNIT).to(device),
+        ((test_x - mean) / unit).to(device),
         test_y.to(device),
     )
 

@@ -20,6 +20,8 @@ from torch.nn import functional
 from reproductions._validate import choice, positive_integer, within
 from reproductions.kernels.replica import (
     MOMENTUM_FORMS,
+    LeNetSpec,
+    ReplicaLeNet,
     ReplicaResNet,
     ResidualSpec,
     momentum_step,
@@ -33,9 +35,9 @@ __all__ = ["STATISTICS", "Monitor", "Outcome", "Paused", "Recipe", "Stack", "tra
 
 T = TypeVar("T")
 
-#: ways to normalize in evaluation: running averages as Caffe and as PyTorch keep them, and means
-#: over the training set with the weights as they are
-STATISTICS = ("caffe", "torch", "estimated")
+#: ways to normalize in evaluation: running averages as Caffe and as PyTorch keep them, means over
+#: the training set with the weights as they are, and not at all, for networks without
+STATISTICS = ("caffe", "torch", "estimated", "none")
 EVALUATION_BATCH = 500
 ESTIMATION_BATCHES = 20
 #: steps between two looks at the clock
@@ -56,8 +58,9 @@ class Recipe:
         label: a name, unique among the recipes that are trained together.
         schedule: learning rate of every step, (n_steps,).
         momentum: a number, or one for every step.
-        weight_decay: factor d of the L2 term d theta in the gradient; biases of convolutions are
-            spared, as in the authors' files.
+        weight_decay: factor d of the L2 term d theta in the gradient.
+        spared: names of tensors without weight decay; those of convolutions' biases, as in the
+            authors' files, by default.
         form: of the step: with momentum ``caffe`` (the authors'), ``torch`` or ``nesterov``; or
             ``adam``, ``adagrad``, ``adadelta``, with PyTorch's defaults and no use of ``momentum``.
         n_train: train on the first so many images; None takes all.
@@ -74,6 +77,7 @@ class Recipe:
     form: str = "caffe"
     n_train: int | None = None
     n_steps: int | None = None
+    spared: tuple[str, ...] = ("conv bias",)
 
     def __post_init__(self) -> None:
         schedule = within("schedule", self.schedule, 0)
@@ -124,8 +128,8 @@ class Monitor:
             the number does not divide the steps. 1 evaluates at the end only.
         n_test: test images of an evaluation on the way (the last one takes all).
         statistics: kinds of batch-norm statistics to evaluate with, from ``STATISTICS``; those of
-            running averages are followed by the averaging fraction, as in ``caffe 0.95``. Losses
-            are those of the first.
+            running averages are followed by the averaging fraction, as in ``caffe 0.95``; LeNet,
+            which has no batch norm, takes ``none`` alone. Losses are those of the first.
         lags: lags of the learning-rate estimates that are streamed along.
         n_losses: training images of the final training loss, of those that were trained on.
 
@@ -158,9 +162,9 @@ class Monitor:
 
 
 def _fraction(kind: str) -> float | None:
-    """Averaging fraction in the name of a kind of statistics; None for ``estimated``."""
+    """Averaging fraction in the name of a kind of statistics; None where it has none."""
     name, _, number = kind.partition(" ")
-    if kind == "estimated":
+    if kind in STATISTICS[2:]:
         return None
     if name in STATISTICS[:2]:
         try:
@@ -169,8 +173,8 @@ def _fraction(kind: str) -> float | None:
         except ValueError:
             pass
     raise ValueError(
-        "statistics must be estimated, or caffe or torch with an averaging fraction in [0, 1) "
-        f"such as 'caffe 0.95'; got {kind!r}"
+        "statistics must be estimated, none, or caffe or torch with an averaging fraction in "
+        f"[0, 1) such as 'caffe 0.95'; got {kind!r}"
     )
 
 
@@ -248,12 +252,12 @@ class Stack:
         group_size: images of a ghost batch; None takes the whole batch.
         averaging: fractions of the running averages.
         flips: mirror every image with probability 1/2.
-        compute_dtype: dtype of activations, such as bfloat16.
+        compute_dtype: dtype of a residual network's activations, such as bfloat16.
         graph: replay a CUDA graph; None does so on CUDA devices.
     """
 
     task: Task
-    spec: ResidualSpec
+    spec: ResidualSpec | LeNetSpec
     members: Sequence[tuple[Recipe, int]]
     batch_size: int
     group_size: int | None = None
@@ -268,14 +272,17 @@ class Stack:
         if len({recipe.length for recipe in recipes}) > 1 or len({r.form for r in recipes}) > 1:
             raise ValueError("members must share the number of steps and the form of momentum")
         device = self.task.device
-        self.network = ReplicaResNet(
-            self.spec,
-            seeds,
-            group_size=self.group_size,
-            averaging=self.averaging,
-            compute_dtype=self.compute_dtype,
-            device=device,
-        )
+        if isinstance(self.spec, LeNetSpec):
+            self.network = ReplicaLeNet(self.spec, seeds, device=device)
+        else:
+            self.network = ReplicaResNet(
+                self.spec,
+                seeds,
+                group_size=self.group_size,
+                averaging=self.averaging,
+                compute_dtype=self.compute_dtype,
+                device=device,
+            )
         self.batches = Batches(
             seeds,
             [r.n_train or len(self.task.train_labels) for r in recipes],
@@ -292,7 +299,7 @@ class Stack:
         self.rates = torch.stack([r.rates for r in recipes], 1).to(like)[..., None]
         self._momenta = torch.stack([r.momenta for r in recipes], 1).to(like)[..., None]
         decay = torch.tensor([r.weight_decay for r in recipes], dtype=torch.float64)
-        spared = self.spec.columns("conv bias")
+        spared = torch.stack([self.spec.columns(*r.spared) for r in recipes])
         self._decay = (decay[:, None] * (1 - spared)).to(like)
         # Caffe's layers give biases twice the rate
         self._multiplier = (1 + self.spec.columns("conv bias", "linear bias")).to(like)
@@ -353,9 +360,12 @@ class Stack:
         self._optimizer.step()
         return parameters - before
 
-    def statistics(self, kind: str) -> torch.Tensor:
+    def statistics(self, kind: str) -> torch.Tensor | None:
         """Batch-norm statistics of the present weights of one kind, such as ``caffe 0.95``."""
+        _fitting(self.spec, kind)
         fraction = _fraction(kind)
+        if kind == "none":
+            return None
         if fraction is None:
             batch = self.group_size or self.batch_size
             images = self.task.train_images[: min(ESTIMATION_BATCHES * batch, self.n_seen)]
@@ -455,12 +465,19 @@ class _Graph:
         self.stack.restore(before)
 
 
+def _fitting(spec: ResidualSpec | LeNetSpec, kind: str) -> None:
+    """Refuse statistics that a network does not have, and none for one that needs them."""
+    if isinstance(spec, LeNetSpec) != (kind == "none"):
+        needed = "caffe, torch or estimated" if kind == "none" else "none, it has no batch norm"
+        raise ValueError(f"statistics of a {type(spec).__name__} must be {needed}; got {kind!r}")
+
+
 def train(
     task: Task,
     recipes: Sequence[Recipe],
     seeds: Sequence[int],
     *,
-    spec: ResidualSpec,
+    spec: ResidualSpec | LeNetSpec,
     batch_size: int,
     group_size: int | None = None,
     flips: bool = False,
@@ -510,6 +527,8 @@ def train(
         raise ValueError("seeds must name at least one seed, got none")
     positive_integer("stacked", stacked)
     positive_integer("workers", workers)
+    for kind in monitor.statistics:
+        _fitting(spec, kind)
     for recipe in recipes:
         if recipe.n_train is not None:
             task.first(recipe.n_train)
@@ -681,7 +700,7 @@ def _fingerprint(stack: Stack, monitor: Monitor) -> str:
         monitor,
     ]
     for recipe, seed in stack.members:
-        parts += [seed, recipe.n_train, recipe.weight_decay]
+        parts += [seed, recipe.n_train, recipe.weight_decay, recipe.spared]
         parts += [recipe.rates.numpy().tobytes(), recipe.momenta.contiguous().numpy().tobytes()]
     for part in parts:
         digest.update(part if isinstance(part, bytes) else repr(part).encode())
