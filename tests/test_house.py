@@ -1,6 +1,7 @@
 """The house: data flows one way, every import is declared, triton waits until it is asked for."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -93,6 +94,24 @@ def test_every_declared_package_is_locked():
     missing = declared(("test", "gpu", "scale", "bench")) - locked
     assert not missing, f"run `make lock`: {sorted(missing)} have no exact version"
     assert "torch==2.13.0" in (ROOT / "requirements.lock").read_text().splitlines()
+
+
+def test_recorded_runs_travel_with_the_package():
+    """A chapter in Colab has the package alone; ``results/cpu`` has scores, which nobody reads."""
+    shares = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    shipped = {
+        path.relative_to(ROOT)
+        for patterns in shares["data-files"].values()
+        for pattern in patterns
+        for path in ROOT.glob(pattern)
+    }
+    recorded = {
+        path.relative_to(ROOT)
+        for path in (ROOT / "results").glob("*/*.json")
+        if "runs" in json.loads(path.read_text())
+    }
+    assert recorded
+    assert recorded == shipped
 
 
 def test_environment_yml_repeats_no_version():

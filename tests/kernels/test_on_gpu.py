@@ -8,7 +8,7 @@ import torch
 from reproductions.kernels.dual_kernel import dual_kernel
 from reproductions.kernels.gaussian_moments import gaussian_moments
 from reproductions.kernels.ghost_norm import ghost_norm
-from reproductions.kernels.replica import ReplicaResNet, ResidualSpec
+from reproductions.kernels.replica import LeNetSpec, ReplicaLeNet, ReplicaResNet, ResidualSpec
 from reproductions.kernels.structured_ntk import structured_ntk
 from reproductions.kernels.token_descent import token_descent
 
@@ -114,3 +114,18 @@ def test_residual_networks(down):
     # convolutions run in tf32 there
     assert distance(gpu_losses, losses) < 1e-2
     assert float((gpu_gradient.cpu() - gradient).norm() / gradient.norm()) < 5e-2
+
+
+# convolutions of float32 run in tf32 there, and where two pixels nearly tie the maximum is another
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-10), (torch.float32, 5e-2)])
+def test_lenets(dtype, error):
+    images, labels = normal(20, 1, 28, 28).to(dtype), torch.arange(20) % 10
+    found = []
+    for device in ("cpu", GPU):
+        networks = ReplicaLeNet(LeNetSpec(), (0, 1), dtype=dtype, device=device)
+        logits = networks.logits(images.to(device))
+        found.append((logits, *networks.gradients(images.to(device), labels.to(device))))
+    (logits, losses, gradient), (gpu_logits, gpu_losses, gpu_gradient) = found
+    assert distance(gpu_logits, logits) < error
+    assert distance(gpu_losses, losses) < error
+    assert float((gpu_gradient.cpu() - gradient).norm() / gradient.norm()) < error

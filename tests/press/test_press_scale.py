@@ -25,11 +25,15 @@ class Paused(Exception):  # noqa: N818, named as in the papers' packages
     """Out of time."""
 
 
+def arm(n_steps, dataset="squares", together=False):
+    return types.SimpleNamespace(n_steps=n_steps, dataset=dataset, together=together)
+
+
 class Stub:
     """A paper of two arms that counts what is asked of it."""
 
     def __init__(self, root):
-        self.calls, self.loaded, self.pauses = [], [], set()
+        self.calls, self.groups, self.loaded, self.pauses = [], [], [], set()
         for name in ("papers/stub/scale.py", "papers/stub/other.py", "kernels/fast.py"):
             path = root / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,25 +44,30 @@ class Stub:
         self.module.__package__ = PACKAGE
         self.module.__file__ = str(root / "papers" / "stub" / "scale.py")
         self.module.ARMS = {
-            "tall": types.SimpleNamespace(n_steps=10_000),
-            "wide": types.SimpleNamespace(n_steps=200),
+            "tall": arm(10_000),
+            "wide": arm(200),
         }
-        self.module.DATASET = "squares"
-        self.module.task_from = lambda *arrays, device: ("task", *arrays, device)
+        self.module.task_from = lambda dataset, *arrays, device: (dataset, *arrays, device)
         self.module.run_arm = self.run_arm
         self.package.scale = self.module
 
     def load(self, name):
         self.loaded.append(name)
-        return types.SimpleNamespace(train_images=1, train_labels=2, test_images=3, test_labels=4)
+        parts = ("train_images", "train_labels", "test_images", "test_labels")
+        return types.SimpleNamespace(**{part: f"{part} of {name}" for part in parts})
 
-    def run_arm(self, arm, seed, task, *, folder, deadline, shorten, progress):
-        self.calls.append((arm, seed, shorten))
+    def run_arm(self, arm, seeds, task, *, folder, deadline, shorten, progress):
+        self.groups.append((arm, tuple(seeds), task))
         self.task, self.folder, self.deadline = task, folder, deadline
         progress("anything", 5, 10_000)
-        if (arm, seed) in self.pauses:
+        found = []
+        for seed in seeds:
+            self.calls.append((arm, seed, shorten))
+            accuracy = {"kind": 10.0 * len(self.calls)}
+            found.append({"seed": seed, "accuracy": accuracy, "seconds": 1.25})
+        if any((arm, seed) in self.pauses for seed in seeds):
             raise Paused(f"{arm} stopped")
-        return {"seed": seed, "accuracy": {"kind": 10.0 * len(self.calls)}, "seconds": 1.25}
+        return found
 
 
 @pytest.fixture
@@ -102,7 +111,9 @@ def run(stub, tmp_path):
 def test_what_a_run_leaves_on_record(stub, run):
     assert run(["tall"], shorten=4) == []
     assert stub.loaded == ["squares"]
-    assert stub.task == ("task", 1, 2, 3, 4, torch.device("cpu"))
+    parts = ("train_images", "train_labels", "test_images", "test_labels")
+    arrays = [f"{part} of squares" for part in parts]
+    assert stub.task == ("squares", *arrays, torch.device("cpu"))
     assert (stub.folder, stub.deadline) == (run.folder, None)
     assert (run.record["paper"], run.record["machine"]) == ("stub", "Fast(TM) Chip 7, 2 cores")
     (entry,) = run.record["runs"]
@@ -121,6 +132,91 @@ def test_arms_come_in_order_one_seed_after_the_other(stub, run):
     run(["wide", "tall"], [3, 1])
     expected = [("wide", 3, 1), ("tall", 3, 1), ("wide", 1, 1), ("tall", 1, 1)]
     assert stub.calls == run.runs == expected
+
+
+def test_every_arm_gets_the_task_of_its_data_set_which_is_loaded_once(stub, run):
+    stub.module.ARMS |= {"deep": arm(50, "circles"), "flat": arm(60, "circles")}
+    run(["tall", "deep", "wide", "flat"], [0, 1])
+    assert stub.loaded == ["squares", "circles"]
+    expected = {"tall": "squares", "wide": "squares", "deep": "circles", "flat": "circles"}
+    tasks = {}
+    for name, _, task in stub.groups:
+        dataset = expected[name]
+        assert task[:2] == (dataset, f"train_images of {dataset}")
+        # the very task, so that a GPU holds the images once
+        assert tasks.setdefault(dataset, task) is task
+    assert len(stub.groups) == 8
+
+
+def test_no_data_set_is_loaded_for_arms_on_record(stub, run):
+    stub.module.ARMS |= {"deep": arm(50, "circles")}
+    run(["deep"])
+    stub.loaded.clear()
+    run(["deep", "tall"])
+    assert stub.loaded == ["squares"]
+
+
+@pytest.fixture
+def gpu(stub, monkeypatch):
+    """A stub with an arm whose seeds make one program, and a GPU that nothing touches."""
+    stub.module.ARMS |= {"deep": arm(50, "circles", together=True)}
+    device = torch.device("cuda", 0)
+    monkeypatch.setattr(press_scale, "resolve_device", lambda _: device)
+    return stub
+
+
+def groups(stub):
+    return [(name, seeds) for name, seeds, _ in stub.groups]
+
+
+def test_seeds_of_an_arm_run_together_on_a_gpu(gpu, run):
+    """Where the arm asks for it; the group comes where its first seed would."""
+    assert run(["tall", "deep"], [2, 0, 1]) == []
+    expected = [("tall", (2,)), ("deep", (2, 0, 1)), ("tall", (0,)), ("tall", (1,))]
+    assert groups(gpu) == expected
+    assert gpu.task[-1] == torch.device("cuda", 0)
+    # a record of each seed, with what belongs to it
+    assert run.runs == gpu.calls
+    accuracies = [entry["accuracy"]["kind"] for entry in run.record["runs"]]
+    assert accuracies == [10.0 * k for k in range(1, 7)]
+    for entry in run.record["runs"]:
+        assert entry.keys() == run.record["runs"][0].keys()
+    assert "deep / seed 2, 0, 1: 5 of 10,000" in run.said[2]
+    for seed in (2, 0, 1):
+        assert any(line.startswith(f"deep / seed {seed}: {{'kind'") for line in run.said)
+
+
+def test_on_a_processor_every_seed_runs_alone(gpu, run, monkeypatch):
+    monkeypatch.setattr(press_scale, "resolve_device", torch.device)
+    run(["tall", "deep"], [2, 0])
+    assert groups(gpu) == [("tall", (2,)), ("deep", (2,)), ("tall", (0,)), ("deep", (0,))]
+    assert gpu.task[-1] == torch.device("cpu")
+
+
+def test_of_a_group_the_seeds_on_record_are_left_out(gpu, run):
+    run(["deep"], [1])
+    before = run.record["runs"]
+    run(["deep"], [0, 1, 2, 2])
+    assert groups(gpu) == [("deep", (1,)), ("deep", (0, 2))]
+    assert run.runs == [("deep", 1, 1), ("deep", 0, 1), ("deep", 2, 1)]
+    assert run.record["runs"][:1] == before
+    run(["deep"], [2, 1, 0])
+    assert len(gpu.groups) == 2
+    assert "all on record" in run.said[-1]
+    # a trial of another length is not on record
+    run(["deep"], [2, 1, 0], shorten=5)
+    assert groups(gpu)[-1] == ("deep", (2, 1, 0))
+
+
+def test_a_paused_group_is_left_as_a_whole(gpu, run):
+    gpu.pauses = {("deep", 1)}
+    assert run(["deep", "tall"], [0, 1], minutes=60) == ["deep / seed 0, 1"]
+    assert sorted(run.runs) == [("tall", 0, 1), ("tall", 1, 1)]
+    gpu.pauses = set()
+    assert run(["deep", "tall"], [0, 1], minutes=60) == []
+    # with the same seeds, as its checkpoint is theirs together
+    assert groups(gpu)[-1] == ("deep", (0, 1))
+    assert {("deep", 0, 1), ("deep", 1, 1)} < set(run.runs)
 
 
 def test_what_is_on_record_is_left_out(stub, run):
@@ -241,11 +337,9 @@ def test_a_record_is_written_whole_or_not_at_all(stub, run, monkeypatch):
 def test_what_is_no_json_is_not_put_on_record(stub, run):
     """NaN is none; a record that other programs cannot read must not replace a good one."""
     run(["tall"])
-    stub.module.run_arm = lambda arm, seed, task, **_: {
-        "seed": seed,
-        "accuracy": {"kind": float("nan")},
-        "seconds": 1.0,
-    }
+    stub.module.run_arm = lambda arm, seeds, task, **_: [
+        {"seed": seed, "accuracy": {"kind": float("nan")}, "seconds": 1.0} for seed in seeds
+    ]
     with pytest.raises(ValueError, match="JSON"):
         run(["wide"])
     assert run.runs == [("tall", 0, 1)]
@@ -264,6 +358,25 @@ def test_the_record_says_from_which_code(stub, run, tmp_path):
     (tmp_path / "src" / "kernels" / "fast.py").write_bytes(b"x = 3\r\n")
     run(["tall"], [9])
     assert run.record["runs"][-1]["code"] == digests[3]
+
+
+def test_code_that_is_edited_while_it_runs_is_not_that_on_record(stub, run, tmp_path):
+    """What runs was imported before; its digest is of the same time."""
+    run(["tall"], [7])
+    honest = stub.run_arm
+
+    def edited(*args, **options):
+        (tmp_path / "src" / "papers" / "stub" / "other.py").write_text(f"x = {len(stub.calls)}\n")
+        return honest(*args, **options)
+
+    stub.module.run_arm = edited
+    run(["tall", "wide"], [0, 1])
+    codes = [entry["code"] for entry in run.record["runs"]]
+    assert len(codes) == 5
+    assert len(set(codes)) == 1
+    # the control: the next command runs what was written
+    run(["tall"], [8])
+    assert run.record["runs"][-1]["code"] != codes[0]
 
 
 @pytest.mark.parametrize(

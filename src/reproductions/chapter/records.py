@@ -9,43 +9,45 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reproductions.chapter.repository import repository_root
+
 __all__ = ["Recorded", "recorded"]
 
 
 @dataclass(frozen=True, eq=False)
 class Recorded:
-    """The runs of one paper on one class of machines.
+    """The runs of one paper, on whatever machines they were made.
 
     Attributes:
-        machine: model of the GPU or processor.
-        runs: plain data of every full run, in the order in which they were made.
+        runs: plain data of every full run; ``machine`` names the model of the GPU or processor.
     """
 
-    machine: str
     runs: tuple[Mapping[str, Any], ...]
 
-    def of(self, arm: str) -> list[Mapping[str, Any]]:
-        """The runs of one arm, one a seed; an empty list where there is none."""
-        return [run for run in self.runs if run["arm"] == arm]
+    def of(self, *arms: str) -> list[Mapping[str, Any]]:
+        """The runs of some arms, by arm and seed; an empty list where there is none.
 
-    @property
-    def dates(self) -> str:
-        """Day of the runs, or first and last day."""
-        days = sorted({run["date"] for run in self.runs})
-        return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+        Where several machines have run an arm from one seed, the latest run counts.
+        """
+        latest: dict[tuple[int, int], Mapping[str, Any]] = {}
+        for run in self.runs:
+            if run["arm"] in arms:
+                key = arms.index(run["arm"]), run["seed"]
+                if key not in latest or run["date"] >= latest[key]["date"]:
+                    latest[key] = run
+        return [latest[key] for key in sorted(latest)]
 
 
 def _results() -> Path:
     """The repository's folder, or the copy that an installed package has."""
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "_config.yml").is_file():
-            return folder / "results"
+    root = repository_root()
+    if root is not None:
+        return root / "results"
     return Path(sys.prefix) / "share" / "reproductions" / "results"
 
 
 def recorded(paper: str, results: Path | None = None) -> Recorded | None:
-    """The record of a paper that has the most runs; None where there is none.
+    """The records of a paper from all machines; None where there is no run.
 
     Shortened runs are trials and do not count.
 
@@ -58,17 +60,16 @@ def recorded(paper: str, results: Path | None = None) -> Recorded | None:
         ValueError: a record that cannot be read.
     """
     folder = _results() if results is None else results
-    found = []
+    runs: list[Mapping[str, Any]] = []
     for path in sorted(folder.glob(f"*/{paper}.json")):
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             if "runs" not in data:
                 continue
-            runs = tuple(run for run in data["runs"] if run["shorten"] == 1)
-            found.append(Recorded(data["machine"], runs))
+            machine = {"machine": data["machine"]}
+            runs += [{**run, **machine} for run in data["runs"] if run["shorten"] == 1]
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
             raise ValueError(
                 f"the record {path} cannot be read ({error!r}); make it anew with reproduce scale"
             ) from error
-    found = [record for record in found if record.runs]
-    return max(found, key=lambda record: len(record.runs)) if found else None
+    return Recorded(tuple(runs)) if runs else None

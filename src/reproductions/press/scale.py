@@ -123,7 +123,7 @@ def run_scale(
         folder: where checkpoints are kept, those of finished arms too.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         minutes: stop, with a checkpoint, after so many; None goes on to the end.
-        shorten: divide all iterations by this, for a trial; such records say so.
+        shorten: divide iterations and test images by this, for a trial; such records say so.
         echo: prints one line of progress.
 
     Raises:

@@ -32,7 +32,9 @@ def scale(
         float | None, typer.Option(help="Stop after so many, with a checkpoint to go on from.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    shorten: Annotated[int, typer.Option(help="Divide all iterations by this, for a trial.")] = 1,
+    shorten: Annotated[
+        int, typer.Option(help="Divide iterations and test images by this, for a trial.")
+    ] = 1,
     folder: Annotated[Path, typer.Option(help="Where checkpoints are kept.")] = Path("runs/scale"),
     results: Annotated[Path, typer.Option(help="Where records are kept.")] = Path("results"),
     listing: Annotated[bool, typer.Option("--list", help="Name the arms and stop.")] = False,

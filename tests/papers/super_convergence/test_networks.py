@@ -3,8 +3,15 @@
 import pytest
 import torch
 
-from reproductions.kernels.replica import ReplicaResNet
-from reproductions.papers.super_convergence import RESNET20, RESNET56, RESNET110, Task, reduced
+from reproductions.kernels.replica import ReplicaLeNet, ReplicaResNet
+from reproductions.papers.super_convergence import (
+    LENET,
+    RESNET20,
+    RESNET56,
+    RESNET110,
+    Task,
+    reduced,
+)
 
 
 def count(n_blocks, narrow, channels=3):
@@ -38,6 +45,15 @@ def test_the_authors_networks(spec, n_blocks, published):
     assert spec.convolutions[0] == (3, 16, 1)
     # the other kind of halving would be another network
     assert spec.n_parameters != count(n_blocks, narrow=False)
+
+
+def test_the_network_for_mnist():
+    """Weights and biases of Caffe's file: 20 and 50 maps, 500 units and ten classes."""
+    convolutions = (25 * 1 * 20 + 20) + (25 * 20 * 50 + 50)
+    assert LENET.n_parameters == convolutions + (50 * 4 * 4 * 500 + 500) + (500 * 10 + 10)
+    assert LENET.n_parameters == 431_080
+    task = blank(channels=1, size=28)
+    assert ReplicaLeNet(LENET, [0, 1]).logits(task.test_images).shape == (2, 10, 10)
 
 
 def blank(channels=3, size=16, n_classes=10):

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import (
 from reproductions.papers.super_convergence.schedules import (
     cosine,
     cyclical_momentum,
+    inverse_decay,
     linear_decay,
     one_cycle,
     piecewise_constant,
@@ -122,6 +123,24 @@ def test_decays_are_torchs():
     close(piecewise_constant(40, 0.3), of_torch(MultiStepLR, 40, 0.3, **options))
 
 
+def test_inverse_decay_is_that_of_caffe():
+    # base_lr (1 + gamma iter)^(-power), written for one iteration at a time
+    for rate, gamma, power in ((0.01, 1e-4, 0.75), (0.3, 0.02, 2.0), (1.0, 5.0, 0.1)):
+        caffe = [rate * math.pow(1 + gamma * t, -power) for t in range(200)]
+        close(inverse_decay(200, rate, gamma=gamma, power=power), caffe)
+    # its LeNet prints these with the numbers of lenet_solver.prototxt, which are the defaults
+    lenet = inverse_decay(10_000, 0.01)
+    printed = [0.01, 0.00992565, 0.00596843]
+    assert lenet[[0, 100, 9900]].tolist() == pytest.approx(printed, abs=5e-9)
+    close(inverse_decay(3, 2.0, gamma=0.5, power=2.0), [2.0, 2 / 1.5**2, 0.5])
+    for options in ({"gamma": 0.0}, {"power": 0.0}):
+        close(inverse_decay(5, 0.3, **options), [0.3] * 5)
+
+
+def test_inverse_decay_does_not_depend_on_the_length_of_the_run():
+    close(inverse_decay(30, 0.01), inverse_decay(500, 0.01)[:30])
+
+
 @pytest.mark.parametrize("schedule", [cosine, linear_decay])
 def test_warm_up_reaches_the_peak_once_and_then_falls(schedule):
     rates = schedule(100, 0.5, warmup=0.1)
@@ -170,6 +189,7 @@ def test_the_shortest_schedules_are_finite_and_in_range(n_steps):
             for warmup in (0, 0.9)
         ),
         piecewise_constant(n_steps, 3.0),
+        inverse_decay(n_steps, 3.0),
         range_test(n_steps, 3.0),
         cyclical_momentum(n_steps, 0.95, 0.8),
     ):
@@ -197,6 +217,12 @@ def test_the_shortest_schedules_are_finite_and_in_range(n_steps):
         (lambda: piecewise_constant(10, 1.0, (0.7, 0.5)), r"drops must increase in \(0, 1\)"),
         (lambda: piecewise_constant(10, 1.0, (0.5, 1.0)), "drops must increase"),
         (lambda: piecewise_constant(10, 1.0, (0.5, 0.5)), "drops must increase"),
+        (lambda: inverse_decay(0, 1.0), "n_steps must be an integer of at least 1, got 0"),
+        (lambda: inverse_decay(10, -1.0), "rate must be at least 0, got -1"),
+        (lambda: inverse_decay(10, 1.0, gamma=-1e-4), "gamma must be at least 0, got -0.0001"),
+        (lambda: inverse_decay(10, 1.0, power=-0.75), "power must be at least 0, got -0.75"),
+        (lambda: inverse_decay(10, float("inf")), "rate must be finite, got inf"),
+        (lambda: inverse_decay(10, torch.ones(2)), "rate must be one number, got shape"),
         (lambda: range_test(10, -3.0), "high must be at least 0, got -3"),
         (lambda: cosine(10, 1.0, warmup=1.5), r"warmup must be in \[0, 1\), got 1.5"),
         (lambda: linear_decay(0, 1.0), "n_steps must be"),

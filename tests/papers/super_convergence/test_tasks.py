@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from reproductions.kernels.replica import ReplicaResNet, ResidualSpec
+from reproductions.kernels.replica import LeNetSpec, ReplicaLeNet, ReplicaResNet, ResidualSpec
 from reproductions.papers.super_convergence import image_task, reduced, stand_in
 from reproductions.papers.super_convergence.tasks import PIXEL_UNIT
 
@@ -47,6 +47,30 @@ def test_the_mean_is_that_of_the_images_that_are_trained_on():
     assert task.train_labels.tolist() == arrays()[1][:4].tolist()
 
 
+@pytest.mark.parametrize("unit", [1.0, 64, 256.0])
+def test_gray_levels_that_are_left_uncentered(unit):
+    x, y, test_x, test_y = arrays()
+    task = image_task("noise", x, y, test_x, test_y, center=False, unit=unit)
+    for images, found in ((x, task.train_images), (test_x, task.test_images)):
+        expected = torch.from_numpy(images / unit).float()
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+        assert found.dtype == torch.float32
+    # black counts as zero, in a margin too
+    framed = image_task("noise", x, y, test_x, test_y, margin=2, center=False, unit=unit)
+    inside = framed.test_images[..., 2:-2, 2:-2]
+    assert torch.equal(inside, task.test_images)
+    assert framed.test_images.sum().item() == pytest.approx(inside.sum().item())
+
+
+def test_the_unit_of_centered_images():
+    x, y, test_x, test_y = arrays()
+    task = image_task("noise", x, y, test_x, test_y, unit=16.0)
+    mean = x.astype(np.float64).mean(0)
+    for images, found in ((x, task.train_images), (test_x, task.test_images)):
+        expected = torch.from_numpy((images - mean) / 16).float()
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
 def test_pooling_averages_squares_and_a_margin_is_black():
     x, y, test_x, test_y = arrays(shape=(6, 6))
     task = image_task("gray", x, y, test_x, test_y, pool=2, margin=1)
@@ -78,16 +102,20 @@ def test_a_task_keeps_its_parts_in_place_on_another_device():
         assert getattr(moved, name).dtype == getattr(task, name).dtype
 
 
-def test_no_result_depends_on_the_unit_of_the_pixels(monkeypatch):
+def test_no_result_of_a_residual_network_depends_on_the_unit_of_the_pixels():
     spec = ResidualSpec(blocks=(1, 1), widths=(4, 8), n_classes=4)
-    found = []
+    found, digits = [], []
     for unit in (1.0, 64.0):
-        monkeypatch.setattr("reproductions.papers.super_convergence.tasks.PIXEL_UNIT", unit)
-        task = image_task("noise", *arrays())
+        task = image_task("noise", *arrays(), unit=unit)
         net = ReplicaResNet(spec, [0])
         found.append(net.gradients(task.train_images, task.train_labels))
-    # pixels have a variance of about 1.3 in this unit; epsilon is 1e-5
+        task = image_task("noise", *arrays(shape=(16, 16)), unit=unit)
+        net = ReplicaLeNet(LeNetSpec(size=16, widths=(2, 3), hidden=4, n_classes=4), [0])
+        digits.append(net.gradients(task.train_images, task.train_labels)[0].item())
+    # pixels have a variance of about 1.3 in units of 64 gray levels; epsilon is 1e-5
     torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-4)
+    # the control: without batch norm they do
+    assert abs(digits[1] - digits[0]) > 0.1
 
 
 @pytest.mark.parametrize(
@@ -100,6 +128,10 @@ def test_no_result_depends_on_the_unit_of_the_pixels(monkeypatch):
         ({"pool": 3}, "pool must divide the image size 8, got 3"),
         ({"pool": 0}, "pool must be an integer of at least 1"),
         ({"margin": -1}, "margin must be an integer of at least 0"),
+        ({"unit": 0.0}, "unit must be a finite number greater than 0, got 0.0"),
+        ({"unit": -256.0}, "unit must be a finite number greater than 0, got -256.0"),
+        ({"unit": float("nan")}, "unit must be a finite number greater than 0, got nan"),
+        ({"unit": float("inf")}, "unit must be a finite number greater than 0, got inf"),
     ],
 )
 def test_what_the_data_do_not_have_is_refused(options, message):

@@ -1,5 +1,6 @@
 """Training along schedules: equal to plain loops, however it is stacked, spread or interrupted."""
 
+import copy
 import dataclasses
 import json
 import time
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from reproductions.kernels.replica import ReplicaResNet, ResidualSpec
+from reproductions.kernels.replica import LeNetSpec, ReplicaLeNet, ReplicaResNet, ResidualSpec
 from reproductions.papers.super_convergence import (
     Batches,
     Monitor,
@@ -23,6 +24,7 @@ from reproductions.papers.super_convergence import (
 from reproductions.papers.super_convergence.training import _even_parts
 
 SPEC = ResidualSpec(blocks=(1, 1), widths=(4, 8), n_classes=3)
+LENET = LeNetSpec(size=16, channels=3, widths=(3, 4), hidden=6, n_classes=3)
 SCHEDULE = torch.tensor([0.05, 0.2, 0.3, 0.2, 0.1, 0.02], dtype=torch.float64)
 TWO = ("caffe 0.95", "torch 0.5", "estimated")
 
@@ -36,16 +38,17 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def images(n_train=40, n_test=30, seed=0):
+def images(n_train=40, n_test=30, seed=0, size=8):
     """Three patterns under noise, and labels that say which."""
     rng = np.random.default_rng(seed)
-    patterns = rng.normal(128, 60, (3, 3, 8, 8))
+    patterns = rng.normal(128, 60, (3, 3, size, size))
     labels = rng.integers(0, 3, n_train + n_test)
-    x = (patterns[labels] + rng.normal(0, 60, (len(labels), 3, 8, 8))).clip(0, 255)
+    x = (patterns[labels] + rng.normal(0, 60, (len(labels), 3, size, size))).clip(0, 255)
     return image_task("patterns", x[:n_train], labels[:n_train], x[n_train:], labels[n_train:])
 
 
 TASK = images()
+LARGER = images(size=16)
 
 
 def fit(recipes, seeds=(1,), task=TASK, **options):
@@ -69,12 +72,12 @@ def same(a, b, exactly=True, but=()):
             torch.testing.assert_close(value, getattr(b, name)[key], **compare)
 
 
-def by_hand(recipe, seed, optimizer, *, flips=False, group_size=None, averaging=(0.95,), **options):
+def by_hand(recipe, seed, optimizer, *, net=None, task=TASK, flips=False, **options):
     """A network trained by a loop around an optimizer of PyTorch: the network and its losses."""
-    net = ReplicaResNet(SPEC, [seed], group_size=group_size, averaging=averaging)
+    net = ReplicaResNet(SPEC, [seed]) if net is None else net
     parts = []
-    for entry in SPEC.entries:
-        decay = 0.0 if entry.name == "conv bias" else recipe.weight_decay
+    for entry in net.spec.entries:
+        decay = 0.0 if entry.name in recipe.spared else recipe.weight_decay
         twice = optimizer is torch.optim.SGD and entry.name.endswith("bias")
         parts.append(
             {
@@ -84,18 +87,20 @@ def by_hand(recipe, seed, optimizer, *, flips=False, group_size=None, averaging=
             }
         )
     descent = optimizer(parts, lr=1.0, **options)
-    batches = Batches([seed], [recipe.n_train or len(TASK.train_labels)], 8, flips=flips)
+    batches = Batches([seed], [recipe.n_train or len(task.train_labels)], 8, flips=flips)
     losses = []
     for step, rate in enumerate(recipe.rates.tolist()):
         index, mirrored = batches.at(step)
-        x = TASK.train_images[index[0]].clone()
+        x = task.train_images[index[0]].clone()
         for k in range(8):
             if flips and mirrored[0, k]:
                 x[k] = x[k].flip(-1)
-        loss, gradient = net.gradients(x, TASK.train_labels[index[0]])
+        loss, gradient = net.gradients(x, task.train_labels[index[0]])
         losses.append(loss.item())
-        for entry, group in zip(SPEC.entries, descent.param_groups, strict=True):
+        for entry, group in zip(net.spec.entries, descent.param_groups, strict=True):
             group["lr"] = rate * group["factor"]
+            if optimizer is torch.optim.SGD:
+                group["momentum"] = recipe.momenta[step].item()
             group["params"][0].grad = gradient[0, entry.columns]
         descent.step()
     return net, torch.tensor(losses)
@@ -112,9 +117,9 @@ def evaluated(net, statistics, x, y):
 def test_training_is_a_loop_around_sgd(flips, group_size):
     recipe = Recipe("a", SCHEDULE, 0.8, weight_decay=0.05, form="torch", n_train=31)
     monitor = Monitor(statistics=("torch 0.5", "caffe 0.9", "estimated"), n_losses=20)
-    options = {"flips": flips, "group_size": group_size}
-    outcome = fit(recipe, (4,), monitor=monitor, **options)
-    net, losses = by_hand(recipe, 4, torch.optim.SGD, momentum=0.8, averaging=(0.5, 0.9), **options)
+    outcome = fit(recipe, (4,), monitor=monitor, flips=flips, group_size=group_size)
+    net = ReplicaResNet(SPEC, [4], group_size=group_size, averaging=(0.5, 0.9))
+    net, losses = by_hand(recipe, 4, torch.optim.SGD, net=net, flips=flips)
     torch.testing.assert_close(outcome.losses[0], losses, rtol=1e-4, atol=1e-4)
     kinds = {
         "torch 0.5": net.running_statistics(0, corrected=False),
@@ -149,6 +154,95 @@ def test_adaptive_steps_are_those_of_torch(form, optimizer):
         torch.testing.assert_close(outcome["a"].losses[k], losses, rtol=1e-3, atol=1e-4)
     # the control: rates reach the optimizer
     assert (outcome["a"].losses[:, 1:] - outcome["b"].losses[:, 1:]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("flips", [False, True])
+@pytest.mark.parametrize("spared", [(), ("conv bias", "linear")])
+def test_training_lenets_is_a_loop_around_sgd(flips, spared):
+    momenta = torch.linspace(0.9, 0.4, 6, dtype=torch.float64)
+    options = {"weight_decay": 2.0, "form": "torch", "n_train": 31, "spared": spared}
+    recipe = Recipe("a", 0.1 * SCHEDULE, momenta, **options)
+    monitor = Monitor(statistics=("none",), n_losses=20)
+    outcome = fit(recipe, (4,), LARGER, spec=LENET, monitor=monitor, flips=flips)
+    net = ReplicaLeNet(LENET, [4])
+    net, losses = by_hand(recipe, 4, torch.optim.SGD, net=net, task=LARGER, flips=flips)
+    torch.testing.assert_close(outcome.losses[0], losses, rtol=1e-5, atol=1e-5)
+    accuracy, test_loss = evaluated(net, None, LARGER.test_images, LARGER.test_labels)
+    assert outcome.accuracy.keys() == {"none"}
+    assert outcome.accuracy["none"].item() == pytest.approx(accuracy, abs=1.1 / 30)
+    assert outcome.test_loss.item() == pytest.approx(test_loss, rel=1e-5)
+    _, train_loss = evaluated(net, None, LARGER.train_images[:20], LARGER.train_labels[:20])
+    assert outcome.train_loss.item() == pytest.approx(train_loss, rel=1e-5)
+    # the control: sparing other tensors is another run
+    other = dataclasses.replace(recipe, spared=("linear bias",))
+    found = fit(other, (4,), LARGER, spec=LENET, monitor=monitor, flips=flips)
+    assert abs(found.test_loss.item() / test_loss - 1) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("spec", "task"), [(SPEC, TASK), (LENET, LARGER)], ids=["residual", "lenet"]
+)
+def test_what_a_recipe_spares_does_not_decay(spec, task):
+    """In one program there may be recipes that spare different tensors; a step by hand."""
+    names = tuple({entry.name for entry in spec.entries})
+    rate, decays = 0.1, (0.5, 0.3, 0.7, 0.2, 0.4)
+    choices = ((), ("conv bias",), ("conv", "linear bias"), names, ("linear",))
+    recipes = [
+        Recipe(str(k), torch.tensor([rate]), weight_decay=decay, spared=spared)
+        for k, (decay, spared) in enumerate(zip(decays, choices, strict=True))
+    ]
+    stack = Stack(task, spec, [(recipe, 1) for recipe in recipes], 8)
+    # biases start at zero, where no decay shows
+    noise = torch.randn(spec.n_parameters, generator=torch.Generator().manual_seed(0))
+    stack.network.parameters += 0.1 * noise
+    before = stack.network.parameters.clone()
+    index, _ = stack.batches.at(0)
+    _, gradient = copy.deepcopy(stack.network).gradients(
+        task.train_images[index], task.train_labels[index]
+    )
+    stack.advance()
+    for k, (decay, spared) in enumerate(zip(decays, choices, strict=True)):
+        for entry in spec.entries:
+            theta, g = before[k, entry.columns], gradient[k, entry.columns]
+            slope = g if entry.name in spared else g + decay * theta
+            # a bias has twice the rate, but not the shift of a batch norm
+            step = 2 * rate if entry.name in ("conv bias", "linear bias") else rate
+            torch.testing.assert_close(
+                stack.network.parameters[k, entry.columns],
+                theta - step * slope,
+                rtol=1e-5,
+                atol=1e-6,
+                msg=f"{entry.name} of the recipe that spares {spared}",
+            )
+    # those of convolutions, as in the authors' files
+    assert Recipe("a", SCHEDULE).spared == ("conv bias",)
+
+
+@pytest.mark.parametrize("spared", [("conv biass",), "conv bias", ("conv", "scale")])
+def test_what_is_no_tensor_cannot_be_spared(spared):
+    recipe = Recipe("a", SCHEDULE, spared=spared)
+    with pytest.raises(ValueError, match="spared must name tensors"):
+        Stack(LARGER, LENET, [(recipe, 0)], 8)
+
+
+def test_stacks_of_lenets_are_lenets_alone():
+    recipes = [
+        Recipe("a", 0.1 * SCHEDULE, weight_decay=0.5),
+        Recipe("b", 0.2 * SCHEDULE, momentum=0.5, weight_decay=0.5, spared=()),
+    ]
+    options = {"spec": LENET, "monitor": Monitor(looks=3, statistics=("none",)), "flips": True}
+    together = fit(recipes, (1, 2), LARGER, stacked=4, **options)
+    for recipe in recipes:
+        for k, seed in enumerate((1, 2)):
+            alone = fit(recipe, (seed,), LARGER, **options)
+            for name in ("losses", "test_losses", "train_loss"):
+                torch.testing.assert_close(
+                    getattr(together[recipe.label], name)[k],
+                    getattr(alone, name)[0],
+                    rtol=1e-5,
+                    atol=1e-5,
+                )
+    assert together["a"].losses[:, 0].diff().abs() > 1e-3
 
 
 def test_training_learns_patterns():
@@ -448,6 +542,18 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(tmp_path, form):
     same(outcome, fit(recipe, (1, 2), **options))
 
 
+@pytest.mark.parametrize("form", ["caffe", "adam"])
+def test_an_interrupted_run_of_lenets_ends_like_an_uninterrupted_one(tmp_path, form):
+    momenta = torch.linspace(0.9, 0.4, 6)
+    recipe = Recipe("a", 0.1 * SCHEDULE, momenta, weight_decay=0.1, form=form, spared=())
+    monitor = Monitor(looks=3, statistics=("none",), lags=(1,))
+    options = {"task": LARGER, "spec": LENET, "monitor": monitor, "flips": True}
+    outcome, pauses = interrupted(recipe, tmp_path, **options)
+    assert pauses == 2
+    same(outcome, fit(recipe, (1, 2), **options))
+    assert (outcome.losses.diff() != 0).all()
+
+
 def test_estimates_survive_an_interruption(tmp_path):
     recipe, monitor = RECIPES[0], Monitor(looks=3, lags=(1, 3))
     outcome, _ = interrupted(recipe, tmp_path, monitor=monitor)
@@ -478,6 +584,8 @@ OTHERS = {
     "schedule": ({"schedule": 0.5 * SCHEDULE}, {}),
     "momentum": ({"momentum": 0.5}, {}),
     "weight decay": ({"weight_decay": 0.1}, {}),
+    # biases of convolutions would make no difference to this network
+    "spared": ({"spared": ("conv", "conv bias")}, {}),
     "form": ({"form": "torch"}, {}),
     "training images": ({"n_train": 16}, {}),
     "seed": ({}, {"seeds": (3,)}),
@@ -623,13 +731,45 @@ def test_training_that_cannot_be_is_refused(recipes, options, message):
         "torch nan",
         "estimated 0.5",
         "torch x",
+        "none 0.5",
+        "None",
+        "",
     ],
 )
 def test_unknown_statistics_are_refused(kind):
     with pytest.raises(
-        ValueError, match=rf"statistics must be estimated, or caffe .* got '{kind}'"
+        ValueError, match=rf"statistics must be estimated, none, or caffe .* got '{kind}'"
     ):
         Monitor(statistics=("caffe 0.95", kind))
+
+
+@pytest.mark.parametrize(
+    ("spec", "task", "kinds", "message"),
+    [
+        (LENET, LARGER, ("caffe 0.95",), "LeNetSpec must be none, .* got 'caffe 0.95'"),
+        (LENET, LARGER, ("none", "estimated"), "LeNetSpec must be none, .* got 'estimated'"),
+        (SPEC, TASK, ("none",), "ResidualSpec must be caffe, torch or estimated; got 'none'"),
+        (SPEC, TASK, ("torch 0.9", "none"), "ResidualSpec must be .*; got 'none'"),
+    ],
+)
+def test_statistics_that_a_network_does_not_have_are_refused(
+    spec, task, kinds, message, monkeypatch
+):
+    recipe = Recipe("a", 0.1 * SCHEDULE)
+    stack = Stack(task, spec, [(recipe, 1)], 8, averaging=(0.9, 0.95))
+    stack.advance()
+    with pytest.raises(ValueError, match=f"statistics of a {message}"):
+        stack.evaluate(kinds[-1])
+    # before a step is taken
+    monkeypatch.setattr(Stack, "advance", None)
+    with pytest.raises(ValueError, match=f"statistics of a {message}"):
+        fit(recipe, task=task, spec=spec, monitor=Monitor(statistics=kinds))
+
+
+def test_lenets_ask_for_a_monitor_of_their_own():
+    """The default is that of residual networks."""
+    with pytest.raises(ValueError, match=r"LeNetSpec must be none, .* got 'caffe 0.95'"):
+        fit(Recipe("a", SCHEDULE), task=LARGER, spec=LENET)
 
 
 @pytest.mark.parametrize(

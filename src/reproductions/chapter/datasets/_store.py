@@ -12,6 +12,7 @@ from types import ModuleType
 from urllib.parse import urlsplit
 
 from reproductions.chapter.datasets.registry import REGISTRY, DataFile, Dataset, Layout
+from reproductions.chapter.repository import repository_root
 
 __all__ = [
     "DataFolderMissing",
@@ -109,14 +110,6 @@ class Found:
         return kind(self.dataset.name, str(self.path), problem, remedy)
 
 
-def _repository_root() -> Path | None:
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "_config.yml").is_file():
-            return folder
-    return None
-
-
 def data_folder() -> Path | None:
     """The folder ``REPRODUCTIONS_DATA`` names, or None where it is not set.
 
@@ -128,7 +121,7 @@ def data_folder() -> Path | None:
         return None
     path = Path(value).expanduser()
     tried = [path if path.is_absolute() else Path.cwd() / path]
-    root = _repository_root()
+    root = repository_root()
     if not path.is_absolute() and root not in (None, Path.cwd()):
         tried.append(root / path)
     for candidate in tried:

@@ -92,7 +92,11 @@ class Log:
 
 @dataclass(frozen=True)
 class LaterResult:
-    """A row of the tables of 2018: mean and standard deviation; NaN where none is given."""
+    """A row of the tables of 2018: mean and standard deviation; NaN where none is given.
+
+    ``independent`` is the mean of five runs of a port to Keras with the same settings
+    (github.com/coxy1989/superconv), NaN where there is none.
+    """
 
     claim: str
     data: str
@@ -104,6 +108,7 @@ class LaterResult:
     epochs: int
     accuracy: float
     spread: float
+    independent: float
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ __all__ = ["ARMS", "Arm", "run_arm", "task_from"]
 
 LOSS_POINTS = 500
 EVALUATIONS = 40
+TRIAL_IMAGES = 100
 #: iterations of an epoch of MNIST in batches of 512, as many as are full
 MNIST_EPOCH = 60_000 // 512
 
@@ -236,11 +237,13 @@ def run_arm(
 
     Args:
         name: key of ``ARMS``.
-        seeds: of initial weights and order; several are trained as one program.
+        seeds: of initial weights and order; several are trained as one program, whose checkpoint is
+            for exactly these seeds in this order.
         task: the data set of the arm, all of it.
         folder: of checkpoints.
         deadline: time (``time.monotonic``) at which to stop with a checkpoint.
-        shorten: divide the iterations by this.
+        shorten: divide the iterations by this, and the images that judge, of which at least
+            ``TRIAL_IMAGES`` are left: a trial.
         progress: called with a label, the step and the number of steps.
 
     Raises:
@@ -249,16 +252,20 @@ def run_arm(
     """
     arm = ARMS[choice("name", name, ARMS)]
     n_steps = max(arm.n_steps // positive_integer("shorten", shorten), 1)
+    n_test = min(max(len(task.test_labels) // shorten, TRIAL_IMAGES), len(task.test_labels))
+    task = replace(
+        task, test_images=task.test_images[:n_test], test_labels=task.test_labels[:n_test]
+    )
     cuda = task.device.type == "cuda"
     kinds = (f"caffe {arm.averaging:g}", "estimated", "caffe 0.95", "caffe 0.999")
     if isinstance(arm.spec, LeNetSpec):
         kinds = ("none",)
     monitor = Monitor(
         looks=arm.looks,
-        n_test=len(task.test_labels),
+        n_test=n_test,
         statistics=tuple(dict.fromkeys(kinds)),
         lags=arm.lags,
-        n_losses=min(10_000, arm.n_train),
+        n_losses=min(n_test, arm.n_train),
     )
     recipe = Recipe(
         name,
@@ -287,10 +294,10 @@ def run_arm(
         deadline=deadline,
         progress=progress,
     )[name]
-    return [_record(outcome, arm, place, cuda) for place in range(len(seeds))]
+    return [_record(outcome, arm, place, n_test, cuda) for place in range(len(seeds))]
 
 
-def _record(outcome: Outcome, arm: Arm, place: int, cuda: bool) -> dict[str, Any]:
+def _record(outcome: Outcome, arm: Arm, place: int, n_test: int, cuda: bool) -> dict[str, Any]:
     def rounded(values: torch.Tensor, digits: int) -> list[float | None]:
         # what has diverged is no number, and JSON has none for it
         flat = values.double().flatten().tolist()
@@ -304,6 +311,7 @@ def _record(outcome: Outcome, arm: Arm, place: int, cuda: bool) -> dict[str, Any
         "together": len(outcome.seeds),
         "n_steps": n_steps,
         "n_train": outcome.recipe.n_train,
+        "n_test": n_test,
         "accuracy": {k: rounded(100 * v[place], 2)[0] for k, v in outcome.accuracy.items()},
         "test_loss": rounded(outcome.test_loss[place], 4)[0],
         "train_loss": rounded(outcome.train_loss[place], 4)[0],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -127,8 +128,8 @@ def image_task(
 
     x, y = prepared("n_train", train_images, train_labels, n_train)
     test_x, test_y = prepared("n_test", test_images, test_labels, n_test)
-    if not unit > 0:
-        raise ValueError(f"unit must be greater than 0, got {unit}")
+    if not 0 < unit < math.inf:
+        raise ValueError(f"unit must be a finite number greater than 0, got {unit}")
     mean = x.mean(0) if center else 0.0
     return Task(
         name,

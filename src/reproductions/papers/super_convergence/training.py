@@ -299,6 +299,13 @@ class Stack:
         self.rates = torch.stack([r.rates for r in recipes], 1).to(like)[..., None]
         self._momenta = torch.stack([r.momenta for r in recipes], 1).to(like)[..., None]
         decay = torch.tensor([r.weight_decay for r in recipes], dtype=torch.float64)
+        names = {entry.name for entry in self.spec.entries}
+        for recipe in recipes:
+            if unknown := [name for name in recipe.spared if name not in names]:
+                raise ValueError(
+                    f"spared must name tensors of the network ({', '.join(sorted(names))}) in a "
+                    f"tuple, got {unknown[0]!r} in {recipe.spared!r}"
+                )
         spared = torch.stack([self.spec.columns(*r.spared) for r in recipes])
         self._decay = (decay[:, None] * (1 - spared)).to(like)
         # Caffe's layers give biases twice the rate
