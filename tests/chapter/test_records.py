@@ -40,6 +40,11 @@ def test_of_a_run_made_on_two_machines_the_latest_counts(tmp_path):
     assert [one["machine"] for one in found.of("tall")] == ["B"]
     assert [one["machine"] for one in found.of("only c")] == ["C"]
     assert len(found.runs) == 6
+    # on one day the name decides, not the order of folders
+    write(tmp_path, "0", [run("tall", date="2026-03-01")])
+    path = tmp_path / "0" / "waves.json"
+    path.write_text(path.read_text().replace('"machine": "0"', '"machine": "Z"'))
+    assert [one["machine"] for one in recorded("waves", tmp_path).of("tall")] == ["Z"]
 
 
 def test_the_runs_of_an_arm_are_its_own_and_full(tmp_path):
@@ -77,6 +82,8 @@ def test_without_full_runs_there_is_no_record(tmp_path):
         b"",
         b"12",
         b'{"machine": "GPU", "runs": [{"arm": "tall"}]}',
+        b'{"machine": "GPU", "runs": [{"arm": "tall", "seed": 0, "shorten": 1}]}',
+        b'{"machine": "GPU", "runs": [{"date": "2026-01-02", "seed": 0, "shorten": 1}]}',
         b'{"machine": "GPU", "runs": 3}',
         b'{"runs": []}',
         b'{"machine": "\xff", "runs": []}',

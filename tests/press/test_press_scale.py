@@ -156,6 +156,20 @@ def test_no_data_set_is_loaded_for_arms_on_record(stub, run):
     assert stub.loaded == ["squares"]
 
 
+def test_missing_data_are_missed_before_the_hours_of_another_arm(stub, run, monkeypatch):
+    stub.module.ARMS |= {"deep": arm(50, "circles")}
+
+    def load(name):
+        if name == "circles":
+            raise RuntimeError("the data set circles is not available")
+        return stub.load(name)
+
+    monkeypatch.setattr(press_scale.datasets, "load", load)
+    with pytest.raises(RuntimeError, match="circles is not available"):
+        run(["tall", "deep"])
+    assert not stub.calls
+
+
 @pytest.fixture
 def gpu(stub, monkeypatch):
     """A stub with an arm whose seeds make one program, and a GPU that nothing touches."""
@@ -458,8 +472,8 @@ def test_the_command_lists_arms(stub, run):
     done = command("stub", "--list")
     assert done.exit_code == 0
     assert [line.split() for line in done.output.splitlines()] == [
-        ["tall", "10,000", "iterations"],
-        ["wide", "200", "iterations"],
+        ["tall", "10,000", "iterations", stub.module.ARMS["tall"].dataset],
+        ["wide", "200", "iterations", stub.module.ARMS["wide"].dataset],
     ]
     assert not stub.calls
 

@@ -27,14 +27,12 @@ class Recorded:
     def of(self, *arms: str) -> list[Mapping[str, Any]]:
         """The runs of some arms, by arm and seed; an empty list where there is none.
 
-        Where several machines have run an arm from one seed, the latest run counts.
+        Where several machines have run an arm from one seed, the latest run counts, and of runs of
+        one day that of the machine whose name comes last.
         """
-        latest: dict[tuple[int, int], Mapping[str, Any]] = {}
-        for run in self.runs:
-            if run["arm"] in arms:
-                key = arms.index(run["arm"]), run["seed"]
-                if key not in latest or run["date"] >= latest[key]["date"]:
-                    latest[key] = run
+        found = [run for run in self.runs if run["arm"] in arms]
+        found.sort(key=lambda run: (run["date"], run["machine"]))
+        latest = {(arms.index(run["arm"]), run["seed"]): run for run in found}
         return [latest[key] for key in sorted(latest)]
 
 
@@ -67,7 +65,12 @@ def recorded(paper: str, results: Path | None = None) -> Recorded | None:
             if "runs" not in data:
                 continue
             machine = {"machine": data["machine"]}
-            runs += [{**run, **machine} for run in data["runs"] if run["shorten"] == 1]
+            runs += [
+                # what every run must have, by name: what lacks it is damaged
+                {**run, **machine, **{key: run[key] for key in ("arm", "seed", "date")}}
+                for run in data["runs"]
+                if run["shorten"] == 1
+            ]
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
             raise ValueError(
                 f"the record {path} cannot be read ({error!r}); make it anew with reproduce scale"

@@ -1,6 +1,7 @@
 """Runs at a paper's own scale, arm by arm, in pieces, and their records under ``results/``.
 
-A paper that needs hours has a module ``reproductions.papers.<paper>.scale`` with
+A paper whose own experiments take hours, on a GPU or without, has a module
+``reproductions.papers.<paper>.scale`` with
 
     ARMS        name -> arm, which has n_steps, dataset (the name of a data set of four arrays) and
                 together (whether its seeds make one program on a GPU),
@@ -118,7 +119,8 @@ def run_scale(
     Args:
         paper: name of the paper's module.
         arms: keys of its ``ARMS``, in order of importance.
-        seeds: seeds of each arm; all arms run from the first seed before the second begins.
+        seeds: seeds of each arm; all arms run from the first seed before the second begins, but
+            for those whose seeds make one program on a GPU.
         results: folder of records; ``<results>/<hardware>/<paper>.json`` is merged into.
         folder: where checkpoints are kept, those of finished arms too.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -148,7 +150,7 @@ def run_scale(
     record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"runs": []}
     done = {(run["arm"], run["seed"], run["shorten"]) for run in record["runs"]}
     asked = dict.fromkeys((arm, seed) for seed in seeds for arm in arms)
-    # name -> seeds: one seed of an arm after another, or all of them at once
+    # (arm, seed) -> that seed; (arm, None) -> all seeds, where they make one program
     wanted: dict[tuple[str, int | None], list[int]] = {}
     for arm, seed in asked:
         if (arm, seed, shorten) not in done:
@@ -160,17 +162,17 @@ def run_scale(
     # what is running, not what the files say when it ends
     code = _code_digest(module)
     tasks: dict[str, Any] = {}
+    # a data set that cannot be had is to be missed now, not after the hours of the other arms
+    for dataset in dict.fromkeys(module.ARMS[arm].dataset for arm, _ in wanted):
+        data = datasets.load(dataset)
+        arrays = data.train_images, data.train_labels, data.test_images, data.test_labels
+        tasks[dataset] = module.task_from(dataset, *arrays, device=where)
     left = []
     for (arm, _), group in wanted.items():
         label = f"{arm} / seed {', '.join(map(str, group))}"
         if deadline is not None and time.monotonic() > deadline:
             left.append(label)
             continue
-        dataset = module.ARMS[arm].dataset
-        if dataset not in tasks:
-            data = datasets.load(dataset)
-            arrays = data.train_images, data.train_labels, data.test_images, data.test_labels
-            tasks[dataset] = module.task_from(dataset, *arrays, device=where)
         started = time.monotonic()
 
         def progress(_: str, step: int, n_steps: int, label=label, started=started) -> None:
@@ -180,7 +182,7 @@ def run_scale(
             found = module.run_arm(
                 arm,
                 group,
-                tasks[dataset],
+                tasks[module.ARMS[arm].dataset],
                 folder=folder,
                 deadline=deadline,
                 shorten=shorten,

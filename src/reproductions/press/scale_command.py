@@ -49,7 +49,7 @@ def scale(
     module = scale_module(paper)
     if listing:
         for name, arm in module.ARMS.items():
-            typer.echo(f"{name:<24}{arm.n_steps:>8,} iterations")
+            typer.echo(f"{name:<24}{arm.n_steps:>8,} iterations  {arm.dataset}")
         return
     left = run_scale(
         paper,

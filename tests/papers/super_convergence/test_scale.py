@@ -159,7 +159,7 @@ def test_range_tests_and_estimates():
 
 def test_digits_are_trained_on_as_the_table_and_caffe_say():
     """Batches of 512, of which an epoch has 117, and the decay of Caffe's solver on everything."""
-    assert len(DIGITS) == 8
+    assert len(DIGITS) == 9
     for name, arm in DIGITS.items():
         assert (arm.dataset, arm.n_train, arm.spec) == ("mnist", 60_000, LENET), name
         assert (arm.batch_size, arm.weight_decay, arm.spared) == (512, 5e-4, ()), name

@@ -225,6 +225,14 @@ def test_what_is_no_tensor_cannot_be_spared(spared):
         Stack(LARGER, LENET, [(recipe, 0)], 8)
 
 
+@pytest.mark.parametrize("options", [{"group_size": 4}, {"compute_dtype": torch.bfloat16}], ids=str)
+def test_lenet_has_no_ghost_batches_and_one_precision(options):
+    """A record must not name a precision that the run did not have."""
+    name = next(iter(options))
+    with pytest.raises(ValueError, match=f"{name} must be None for LeNet"):
+        Stack(LARGER, LENET, [(Recipe("a", SCHEDULE), 0)], 8, **options)
+
+
 def test_stacks_of_lenets_are_lenets_alone():
     recipes = [
         Recipe("a", 0.1 * SCHEDULE, weight_decay=0.5),

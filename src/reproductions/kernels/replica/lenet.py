@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from reproductions._validate import positive_integer
 
-from .residual import Entry
+from .rows import Entry, RowSpec, entries_of, replica_losses, stacked_images
 
 __all__ = ["LeNetSpec", "ReplicaLeNet"]
 
@@ -20,7 +20,7 @@ KERNEL = 5
 
 
 @dataclass(frozen=True)
-class LeNetSpec:
+class LeNetSpec(RowSpec):
     """Shape of Caffe's LeNet (``examples/mnist/lenet_train_test.prototxt``).
 
     5x5 convolution, 2x2 maximum, 5x5 convolution, 2x2 maximum, linear, relu, linear: the
@@ -68,35 +68,14 @@ class LeNetSpec:
     @cached_property
     def entries(self) -> tuple[Entry, ...]:
         """Every tensor of a network, in the order of the row of parameters."""
-        entries: list[Entry] = []
-
-        def add(name: str, shape: tuple[int, ...], fan_in: int = 0) -> None:
-            start = entries[-1].columns.stop if entries else 0
-            entries.append(Entry(name, shape, start, fan_in))
-
-        for into, out in ((self.channels, self.widths[0]), self.widths):
-            add("conv", (out, KERNEL, KERNEL, into), into * KERNEL**2)
-            add("conv bias", (out,))
-        for into, out in (
-            (self.widths[1] * self.side**2, self.hidden),
-            (self.hidden, self.n_classes),
-        ):
-            add("linear", (out, into), into)
-            add("linear bias", (out,))
-        return tuple(entries)
-
-    @property
-    def n_parameters(self) -> int:
-        """Trained numbers of one network."""
-        return self.entries[-1].columns.stop
-
-    def columns(self, *names: str) -> torch.Tensor:
-        """1 where a parameter belongs to a tensor of one of these names, 0 elsewhere."""
-        mask = torch.zeros(self.n_parameters)
-        for entry in self.entries:
-            if entry.name in names:
-                mask[entry.columns] = 1.0
-        return mask
+        first, second = self.widths
+        tensors: list[tuple] = []
+        for into, out in ((self.channels, first), (first, second)):
+            tensors.append(("conv", (out, KERNEL, KERNEL, into), into * KERNEL**2))
+            tensors.append(("conv bias", (out,)))
+        for into, out in ((second * self.side**2, self.hidden), (self.hidden, self.n_classes)):
+            tensors += [("linear", (out, into), into), ("linear bias", (out,))]
+        return entries_of(tensors)
 
     def initialize(self, seeds: Sequence[int]) -> torch.Tensor:
         """Draw one network a seed: float64 (replicas, n_parameters), on the CPU.
@@ -168,11 +147,7 @@ class ReplicaLeNet:
         x = self._stacked(images)
         leaves = [leaf.requires_grad_() for leaf in self._leaves()]
         logits = self._network(leaves, x)
-        batch = len(x)
-        rows = functional.cross_entropy(
-            logits.flatten(0, 1), labels.expand(len(self), batch).flatten(), reduction="none"
-        )
-        losses = rows.view(len(self), batch).mean(1)
+        losses = replica_losses(logits, labels)
         found = torch.autograd.grad(losses.sum(), leaves)
         gradient = torch.empty_like(self.parameters) if out is None else out
         with torch.no_grad():
@@ -212,12 +187,13 @@ class ReplicaLeNet:
         return leaves
 
     def _network(self, leaves: Sequence[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+        *convolutions, hidden, hidden_bias, last, last_bias = leaves
         h = x
-        for weight, bias in (leaves[0:2], leaves[2:4]):
+        for weight, bias in (convolutions[:2], convolutions[2:]):
             h = functional.max_pool2d(functional.conv2d(h, weight, bias, groups=len(self)), 2)
         h = h.reshape(len(x), len(self), -1).transpose(0, 1)
-        h = functional.relu(torch.baddbmm(leaves[5], h, leaves[4].mT))
-        return torch.baddbmm(leaves[7], h, leaves[6].mT)
+        h = functional.relu(torch.baddbmm(hidden_bias, h, hidden.mT))
+        return torch.baddbmm(last_bias, h, last.mT)
 
     def _stacked(self, images: torch.Tensor) -> torch.Tensor:
         """Images as (batch, replicas * channels, size, size), channels last."""
@@ -229,6 +205,4 @@ class ReplicaLeNet:
                 f"images must have shape (batch, {', '.join(map(str, one))}) or "
                 f"({len(self)}, batch, {', '.join(map(str, one))}), got {shape}"
             )
-        x = images if len(shape) == 5 else images.expand(len(self), *shape)
-        x = x.permute(1, 3, 4, 0, 2).reshape(-1, *shape[-2:], len(self) * shape[-3])
-        return x.permute(0, 3, 1, 2).to(self.parameters.dtype)
+        return stacked_images(images, len(self)).to(self.parameters.dtype)

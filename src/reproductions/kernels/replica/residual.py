@@ -19,7 +19,9 @@ from torch.nn import functional
 from reproductions._validate import choice, positive_integer, within
 from reproductions.kernels.ghost_norm import ghost_norm
 
-__all__ = ["EPSILON", "Entry", "ReplicaResNet", "ResidualSpec"]
+from .rows import Entry, RowSpec, entries_of, replica_losses, stacked_images
+
+__all__ = ["EPSILON", "ReplicaResNet", "ResidualSpec"]
 
 #: added to the variance by batch normalization, Caffe's and PyTorch's value
 EPSILON = 1e-5
@@ -33,34 +35,7 @@ Statistics = tuple[torch.Tensor, torch.Tensor, int]
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One tensor of a network: its place in the row of parameters and how it is trained.
-
-    Attributes:
-        name: ``conv``, ``conv bias``, ``scale``, ``shift``, ``linear`` or ``linear bias``.
-        shape: for a convolution (out, height, width, in), the order of channels-last memory.
-        start: first column.
-        fan_in: number of inputs of a unit, 0 where the start is a constant.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    start: int
-    fan_in: int = 0
-
-    @property
-    def size(self) -> int:
-        """Number of columns."""
-        return math.prod(self.shape)
-
-    @property
-    def columns(self) -> slice:
-        """The columns of this tensor."""
-        return slice(self.start, self.start + self.size)
-
-
-@dataclass(frozen=True)
-class ResidualSpec:
+class ResidualSpec(RowSpec):
     """Shape of a residual network of basic blocks (He et al. 2016) for small images.
 
     A 3x3 convolution, then one stage of blocks for each width, then the mean over pixels and a
@@ -118,38 +93,17 @@ class ResidualSpec:
     @cached_property
     def entries(self) -> tuple[Entry, ...]:
         """Every tensor of a network, in the order of the row of parameters."""
-        entries: list[Entry] = []
-
-        def add(name: str, shape: tuple[int, ...], fan_in: int = 0) -> None:
-            start = entries[-1].columns.stop if entries else 0
-            entries.append(Entry(name, shape, start, fan_in))
-
+        tensors: list[tuple] = []
         for into, out, _ in self.convolutions:
-            add("conv", (out, 3, 3, into), 9 * into)
-            add("conv bias", (out,))
-            add("scale", (out,))
-            add("shift", (out,))
-        add("linear", (self.n_classes, self.widths[-1]), self.widths[-1])
-        add("linear bias", (self.n_classes,))
-        return tuple(entries)
-
-    @property
-    def n_parameters(self) -> int:
-        """Trained numbers of one network."""
-        return self.entries[-1].columns.stop
+            tensors.append(("conv", (out, 3, 3, into), 9 * into))
+            tensors += [("conv bias", (out,)), ("scale", (out,)), ("shift", (out,))]
+        tensors.append(("linear", (self.n_classes, self.widths[-1]), self.widths[-1]))
+        return entries_of([*tensors, ("linear bias", (self.n_classes,))])
 
     @property
     def n_statistics(self) -> int:
         """Normalized channels of one network."""
         return sum(out for _, out, _ in self.convolutions)
-
-    def columns(self, *names: str) -> torch.Tensor:
-        """1 where a parameter belongs to a tensor of one of these names, 0 elsewhere."""
-        mask = torch.zeros(self.n_parameters)
-        for entry in self.entries:
-            if entry.name in names:
-                mask[entry.columns] = 1.0
-        return mask
 
     def initialize(self, seeds: Sequence[int]) -> torch.Tensor:
         """Draw one network a seed: float64 (replicas, n_parameters), on the CPU.
@@ -265,12 +219,7 @@ class ReplicaResNet:
         leaves = [leaf.requires_grad_() for leaf in self._leaves(self.parameters)]
         statistics: list[Statistics] = []
         logits = self._network(leaves, x, self._own(leaves, self.group_size, statistics))
-        batch = x.shape[0]
-        targets = labels.expand(len(self), batch)
-        rows = functional.cross_entropy(
-            logits.flatten(0, 1).to(self.parameters.dtype), targets.flatten(), reduction="none"
-        )
-        losses = rows.view(len(self), batch).mean(1)
+        losses = replica_losses(logits.to(self.parameters.dtype), labels)
         found = torch.autograd.grad(losses.sum(), leaves)
         gradient = torch.zeros_like(self.parameters) if out is None else out
         with torch.no_grad():
@@ -467,6 +416,4 @@ class ReplicaResNet:
                 f"images must have sides that, divided by {stride}, can be halved {halvings} "
                 f"times, got {shape[-2]} x {shape[-1]}; pad or pool them"
             )
-        x = images if len(shape) == 5 else images.expand(len(self), *shape)
-        x = x.permute(1, 3, 4, 0, 2)
-        return x.reshape(*x.shape[:3], -1).permute(0, 3, 1, 2).to(self.compute_dtype)
+        return stacked_images(images, len(self)).to(self.compute_dtype)

@@ -94,7 +94,7 @@ class Log:
 class LaterResult:
     """A row of the tables of 2018: mean and standard deviation; NaN where none is given.
 
-    ``independent`` is the mean of five runs of a port to Keras with the same settings
+    ``independent`` is the mean of five runs of a port to Keras with the same rates and lengths
     (github.com/coxy1989/superconv), NaN where there is none.
     """
 

@@ -55,8 +55,8 @@ class Arm:
         n_train: training images.
         spec: architecture.
         lags: lags of the learning-rate estimates that are recorded.
-        batch_size: images of a step, over the authors' eight GPUs.
-        group_size: images that one of them normalized by itself.
+        batch_size: images of a step; those of residual networks lay on the authors' eight GPUs.
+        group_size: images that one of them normalized by itself; None without batch norm.
         paper: what the paper reports, in percent.
         dataset: name of the data set.
         flips: mirror images.
@@ -196,6 +196,7 @@ ARMS: Mapping[str, Arm] = {
     "mnist-staircase-12": _digits(_drops(0.05), 12),
     # the table does not say where the rate drops; it does here where it does on CIFAR-10
     "mnist-step-85": _digits(_drops(0.01), 85, paper=99.00),
+    "mnist-step-12": _digits(_drops(0.01), 12),
     "mnist-cycle-25": _digits_cycle(25, 12, 0.01, 0.1, 99.28),
     "mnist-cycle-50": _digits_cycle(50, 23, 0.01, 0.1, 99.27),
     "mnist-cycle-85": _digits_cycle(85, 40, 0.02, 0.2, 99.35),
@@ -258,8 +259,9 @@ def run_arm(
     )
     cuda = task.device.type == "cuda"
     kinds = (f"caffe {arm.averaging:g}", "estimated", "caffe 0.95", "caffe 0.999")
+    compute_dtype = torch.bfloat16 if cuda else None
     if isinstance(arm.spec, LeNetSpec):
-        kinds = ("none",)
+        kinds, compute_dtype = ("none",), None
     monitor = Monitor(
         looks=arm.looks,
         n_test=n_test,
@@ -287,7 +289,7 @@ def run_arm(
         group_size=arm.group_size,
         flips=arm.flips,
         monitor=monitor,
-        compute_dtype=torch.bfloat16 if cuda else None,
+        compute_dtype=compute_dtype,
         stacked=len(seeds),
         workers=1,
         folder=folder,

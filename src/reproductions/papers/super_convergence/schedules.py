@@ -132,7 +132,7 @@ def inverse_decay(
     Args:
         n_steps: iterations in all.
         rate: first rate.
-        gamma: inverse of the number of iterations after which it begins to fall.
+        gamma: inverse of the number of iterations after which 2^(-power) of it is left.
         power: exponent of the fall.
 
     Returns:

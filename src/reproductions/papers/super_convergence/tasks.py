@@ -25,7 +25,7 @@ class Task:
         train_images: float32 (n, channels, size, size), as a rule minus the mean image of the
             training set.
         train_labels: int64 (n,).
-        test_images: minus the same mean image.
+        test_images: likewise, minus the same mean image.
         test_labels: int64.
     """
 
@@ -89,7 +89,7 @@ def image_task(
     unit: float = PIXEL_UNIT,
     device: torch.device | str = "cpu",
 ) -> Task:
-    """Prepare images as the authors do: subtract the mean image, nothing else.
+    """Prepare images as the authors do: by default subtract the mean image, nothing else.
 
     Pixels are in units of 64 gray levels; no result of a residual network depends on the unit,
     because batch normalization follows its first convolution.
@@ -114,6 +114,8 @@ def image_task(
     """
     positive_integer("pool", pool)
     positive_integer("margin", margin, low=0)
+    if not 0 < unit < math.inf:
+        raise ValueError(f"unit must be a finite number greater than 0, got {unit}")
 
     def prepared(which: str, images, labels, count) -> tuple[torch.Tensor, torch.Tensor]:
         if count is not None and not 1 <= positive_integer(which, count) <= len(images):
@@ -128,8 +130,6 @@ def image_task(
 
     x, y = prepared("n_train", train_images, train_labels, n_train)
     test_x, test_y = prepared("n_test", test_images, test_labels, n_test)
-    if not 0 < unit < math.inf:
-        raise ValueError(f"unit must be a finite number greater than 0, got {unit}")
     mean = x.mean(0) if center else 0.0
     return Task(
         name,

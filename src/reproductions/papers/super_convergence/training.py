@@ -164,7 +164,7 @@ class Monitor:
 def _fraction(kind: str) -> float | None:
     """Averaging fraction in the name of a kind of statistics; None where it has none."""
     name, _, number = kind.partition(" ")
-    if kind in STATISTICS[2:]:
+    if kind in ("estimated", "none"):
         return None
     if name in STATISTICS[:2]:
         try:
@@ -273,6 +273,12 @@ class Stack:
             raise ValueError("members must share the number of steps and the form of momentum")
         device = self.task.device
         if isinstance(self.spec, LeNetSpec):
+            for name in ("group_size", "compute_dtype"):
+                if getattr(self, name) is not None:
+                    raise ValueError(
+                        f"{name} must be None for LeNet, which has no batch norm and computes in "
+                        f"the dtype of its parameters; got {getattr(self, name)}"
+                    )
             self.network = ReplicaLeNet(self.spec, seeds, device=device)
         else:
             self.network = ReplicaResNet(
@@ -368,7 +374,10 @@ class Stack:
         return parameters - before
 
     def statistics(self, kind: str) -> torch.Tensor | None:
-        """Batch-norm statistics of the present weights of one kind, such as ``caffe 0.95``."""
+        """Batch-norm statistics of the weights as they are, of a kind such as ``caffe 0.95``.
+
+        None for ``none``: there is nothing to normalize with.
+        """
         _fitting(self.spec, kind)
         fraction = _fraction(kind)
         if kind == "none":
@@ -511,7 +520,7 @@ def train(
         group_size: images of a ghost batch; None takes the whole batch.
         flips: mirror every image with probability 1/2.
         monitor: what to measure; by default the end only.
-        compute_dtype: dtype of activations, such as bfloat16 on a GPU.
+        compute_dtype: dtype of a residual network's activations, such as bfloat16 on a GPU.
         stacked: replicas in one program, at most; fewer where that keeps all workers busy.
         workers: stacks at a time on the CPU.
         folder: where checkpoints are written and found again, that of a finished run too; None
