@@ -83,6 +83,19 @@ class Arm:
     looks: int = EVALUATIONS
     together: bool = False
 
+    def recipe(self, label: str, n_steps: int | None = None, n_train: int | None = None) -> Recipe:
+        """How this arm trains, by default for all its iterations and on all its images."""
+        n_steps = self.n_steps if n_steps is None else n_steps
+        return Recipe(
+            label,
+            self.schedule(n_steps),
+            momentum=self.momentum(n_steps) if callable(self.momentum) else self.momentum,
+            weight_decay=self.weight_decay,
+            form=self.form,
+            n_train=self.n_train if n_train is None else n_train,
+            spared=self.spared,
+        )
+
 
 def _cycle(high: float = 3.0) -> Callable[[int], torch.Tensor]:
     return lambda n: triangular(n, 0.1, high)
@@ -269,15 +282,7 @@ def run_arm(
         lags=arm.lags,
         n_losses=min(n_test, arm.n_train),
     )
-    recipe = Recipe(
-        name,
-        arm.schedule(n_steps),
-        momentum=arm.momentum(n_steps) if callable(arm.momentum) else arm.momentum,
-        weight_decay=arm.weight_decay,
-        form=arm.form,
-        n_train=min(arm.n_train, len(task.train_labels)),
-        spared=arm.spared,
-    )
+    recipe = arm.recipe(name, n_steps, min(arm.n_train, len(task.train_labels)))
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     outcome = train(
