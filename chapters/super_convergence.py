@@ -29,15 +29,18 @@
 # On a small scale, which a laptop can follow, the headline holds in every seed. At the authors' scale their number for the cycle comes out too, in a run recorded for this book; the 80,000 iterations of the rival have not been run again.
 # The most useful idea in the paper holds as well: a large rate regularizes, and other regularization has to step back when the rate goes up.
 #
-# We looked again at three things.
+# We looked again at four things.
 #
 # - The race lacks a runner, the customary recipe with the *same* short time. With the customary rate it stays far behind the cycle, on both scales. With a rate ten times as large it comes within two points, on ours. At the authors' scale the rates of the 80,000 iterations add up to about as much as those of the 10,000 of the cycle.
+# - On MNIST, with the authors' network, twelve epochs of the cycle are as good as 85 of the usual schedule, and a little better, by a third of what they report. So are twelve epochs of a staircase with a rate as large.
 # - Two of the paper's baselines stand at chance for long stretches of their test curves, while the network knows its training batch perfectly. Their test accuracy was read through averages that lag behind the weights.
 # - A curvature estimate that "asks for" learning rates of 2 to 4 asks for nearly the same when it is fed pure noise.
 #
 # (In Colab, first run `%pip install -q git+https://github.com/theory-you-can-run/theory-you-can-run` in a cell of its own; on Binder, and after `make book`, the package is there.)
 
 # %% tags=["hide-input"]
+import math
+import numpy as np
 import torch
 from reproductions.chapter import figure, recorded
 from reproductions.papers import super_convergence as sc
@@ -83,11 +86,11 @@ def _(fig, ink):
 #
 # **Reproduced in part, on a small scale:** the race, the length and the height of the cycle, the range test, regularization by large rates, weight decay, momentum, other optimizers, the curvature estimate, MNIST. A residual network of eight layers, R8, learns 4000 images of 16 x 16 pixels. What transfers from ResNet-56 is directions and orderings, not percentages, and we claim no more.
 #
-# **Reproduced at the authors' scale:** some runs of ResNet-56, recorded on a GPU, one seed each. They stand in {ref}`sec-sc-scale`.
+# **Reproduced at the authors' scale:** some runs of ResNet-56, recorded on a GPU, one seed each ({ref}`sec-sc-scale`), and LeNet on all of MNIST, recorded on two cores of a processor, several seeds ({ref}`sec-sc-digits`).
 #
 # **Not run:** CIFAR-100 and ImageNet (no data), batch sizes, dropout, bottleneck networks and ResNeXt, wide networks and DenseNets.
 #
-# Single runs carry a spread of half a point even at the authors' scale, and the first version reports single runs. Claims below rest on three seeds, compared seed by seed, and on orderings with wide margins; the recorded runs are single ones too and are marked as recorded.
+# Single runs carry a spread of half a point even at the authors' scale, and the first version reports single runs. Claims below rest on three seeds, compared seed by seed, and on orderings with wide margins; the recorded runs of ResNet-56 are single ones too. All recorded runs are marked as such.
 
 # %% [markdown]
 # ## Parameters
@@ -299,6 +302,8 @@ else:
         "C1",
         in_points("gain of the cycle over 8 times as many steps", other["piecewise constant, 8N"],
                   above(1), paper=1.2),
+        measured("the least gain of a seed", other["piecewise constant, 8N"].min(), above(0),
+                 unit="points", drift=1.5),
         over_seeds("one cycle", cycle.percent, reported(), unit="%", paper=92.4, drift=2),
         in_points("equal budget: gain over N steps from 0.35", other["piecewise constant, N"],
                   reported()),
@@ -591,15 +596,15 @@ else:
     cost = table_[:, 0] - table_[:, -1]
     claims.settle(
         "C8",
-        in_points("momentum 0.95 instead of 0.9", change["0.95"], below(0), paper=-1.7, drift=2.5),
+        in_points("momentum 0.95 instead of 0.9", change["0.95"], below(-0.8), paper=-1.7, drift=2.5),
         in_points("momentum 0.95 instead of 0.8", change["0.95"] - change["0.8"], below(0),
                   paper=-1.4, drift=2.5),
         in_points("momentum 0.8 instead of 0.9", change["0.8"], reported(), paper=-0.3, drift=3.5),
     )
     claims.settle(
         "C9",
-        in_points("cost of a decay of 1e-2 at peak 1", cost[1], above(5), drift=5),
-        in_points("its cost at peak 0.1", cost[0], below(2)),
+        in_points("cost of a decay of 1e-2 at peak 1", cost[1], above(8), drift=5),
+        in_points("its cost at peak 0.1", cost[0], below(1), drift=1.0),
         in_points("1e-3 instead of 1e-4 at peak 1", table_[1, 1] - table_[1, 0], reported()),
         qualified="The balance is there, the threshold is another: 1e-3, which ends training at the "
         "authors' scale, costs about a point here, and 1e-2 does the harm. The product of peak and "
@@ -1084,14 +1089,14 @@ else:
         "C11",
         in_points("cycle minus Adam at its customary 0.001", cycle.percent - usual, above(2)),
         in_points("cycle minus the best adaptive method, tuned rates",
-                  cycle.percent - tuned.max(0).values, reported()),
+                  cycle.percent - tuned.max(0).values, above(2), drift=0.7),
         *(
             over_seeds(f"{label}", outcome.percent, reported(), unit="%", drift=2)
             for label, outcome in optimizers.items()
         ),
-        qualified="At a customary rate, and at equal length. With a rate ten times as large Adam and "
-        "AdaGrad end about a point behind the cycle: the gap is one of rates, not of methods. "
-        "AdaDelta was not run.",
+        note="True of Adam at its customary rate. With a rate ten times as large it ends within a "
+        "point or two of the cycle, at equal length: the gap is one of rates, not of methods. AdaDelta "
+        "was not run.",
     )
     claims.show()
 
@@ -1099,10 +1104,99 @@ else:
 # With a warm-up of 15 steps a peak of 1 scatters the networks, with 135 it does not. The shape of the way down matters little; the slow way *up* lets a network bear twice the rate. That is the case for the cycle.
 # Otherwise the shapes nearly tie, as do the optimizers once each has a large rate of its own: near the largest the network bears, for much of the run, and almost none at the end.
 #
+# (sec-sc-digits)=
 # ## Another data set
 #
-# Is it CIFAR? The quickest check is another data set.
-# For MNIST the third version reports 99.25 % after 12 epochs of the cycle against 99.0 % after 85 of the usual schedules (mean of five runs). Four thousand digits, 16 x 16 pixels, the same network and schedules:
+# Is it CIFAR? For MNIST the third version reports 99.25 % after 12 epochs of the cycle against 99.0 % after 85 of the usual schedules, means of five runs.
+# The network is Caffe's LeNet: two convolutions, two linear layers, no batch normalization, 431,080 weights. It is small enough to be trained at its own scale without a GPU, given some hours, so these are recorded runs on all 60,000 digits, in batches of 512.
+# (Settings are the companion report's, network and scaling of the images those of Caffe's examples. The lengths of the cycles come from an independent [port](https://github.com/coxy1989/superconv), whose results the table quotes too: five epochs up, five down, two to fade. Where the authors' *step* drops is not printed; ours drops at 5/8 and 7/8, as on CIFAR-10.)
+#
+# The rival is Caffe's policy `inv`, for an inverse power: $\eta_t = 0.01\,(1 + 10^{-4}t)^{-3/4}$, which in 85 epochs falls by two fifths; momentum is 0.9.
+# In the cycle the rate goes from 0.01 to 0.1 and back, *and* momentum from 0.95 to 0.8 and back. A gradient moves the weights by $\eta/(1-\mu)$ times itself, spread over the steps that follow. In this measure the cycle goes from 0.2 to 0.5, and its rival begins at 0.1.
+#
+# Again a runner is missing: the same short time for everybody. We add the first 12 epochs of `inv`, and two staircases of 12 epochs. One has the usual rate of 0.01; the other, from 0.05, has the $\eta/(1-\mu)$ of the cycle's peak. (It was not tuned.)
+
+# %% tags=["hide-input"]
+from reproductions.papers.super_convergence.scale import ARMS
+
+lenet_rows = [
+    ("Caffe's inv", "inv", 12), ("staircase from 0.01", "step", 12),
+    ("staircase from 0.05", "staircase", 12), ("one cycle", "cycle", 12),
+    *(("one cycle", "cycle", epochs) for epochs in (25, 50, 85)),
+    ("staircase from 0.01", "step", 85), ("Caffe's inv", "inv", 85),
+]
+table_2018 = {(r.arm, r.epochs): r for r in sc.published.TABLES_2018 if r.data == "MNIST"}
+printed_as = {"inv": "inv", "cycle": "1cycle", "step": "step"}
+lenet = {
+    (kind, epochs): {run_["seed"]: run_ for run_ in record.of(f"mnist-{kind}-{epochs}")}
+    for _, kind, epochs in lenet_rows
+}
+on_digits = {
+    key: {n: run_["accuracy"]["none"] for n, run_ in runs.items()} for key, runs in lenet.items()
+}
+
+
+# %% tags=["hide-input"]
+@figure(
+    "LeNet on MNIST, recorded: final test accuracy against epochs. Dots are seeds; open diamonds are "
+    "the means of five runs that the authors print. Twelve epochs of the cycle end a little above 85 "
+    "of the usual schedule, and so do twelve of a staircase with a large rate. With the usual rate "
+    "twelve epochs end far below, whether it drops or not. Our cycle ends a tenth below the authors'.",
+    alt="Dots over 12, 25, 50 and 85 epochs. At 12 epochs those of the cycle and of the staircase "
+    "from 0.05 lie near 99.1, those of inv and of the staircase from 0.01 between 98.6 and 98.9. At "
+    "85 epochs inv lies near 99.0. Diamonds: 99.25 to 99.35 for the cycle, 99.0 for the others.",
+    data={f"{kind} {n}": list(found.values()) for (kind, n), found in on_digits.items() if found},
+    size=(7.4, 3.6),
+)
+def _(fig, ink):
+    ax = fig.subplots()
+    places, colors = {12: 0, 25: 1, 50: 2, 85: 3}, {"inv": 1, "step": 3, "staircase": 2, "cycle": 0}
+    labels = set()
+    for label, kind, epochs in lenet_rows:
+        color, found = ink.cycle[colors[kind]], list(on_digits[kind, epochs].values())
+        x = places[epochs] + 0.12 * (("inv", "step", "staircase", "cycle").index(kind) - 1.5)
+        once = None if label in labels or not found else label
+        ax.plot([x] * len(found), found, "o", ms=5, color=color, alpha=0.8, label=once)
+        labels |= {once}
+        if (row := table_2018.get((printed_as.get(kind), epochs))) is not None:
+            ax.plot(x, row.accuracy, "D", ms=8, mfc="none", color=color)
+    ax.plot([], [], "D", ms=8, mfc="none", color=ink.text, label="authors, mean of five")
+    ax.set_xticks(range(4), places)
+    ax.set(xlabel="epochs", ylabel="test accuracy (%)")
+    ax.legend(loc="lower right")
+
+
+# %% tags=["hide-input"]
+runs_ = [run_ for runs in lenet.values() for run_ in runs.values()]
+print("; ".join(sorted({f"{r['machine']}, {r['date']}, code {r['code']}" for r in runs_})))
+print("test accuracy in percent, mean and standard deviation over seeds; test loss in nats;")
+print("sum: of rate / (1 - momentum) over all steps")
+print(f"{'':20}{'epochs':>6}{'sum':>7}{'paper':>14}{'port':>7}{'here':>14}{'loss':>8}{'seeds':>6}")
+for label, kind, epochs in lenet_rows:
+    recipe = ARMS[f"mnist-{kind}-{epochs}"].recipe(label)
+    total = float((recipe.rates / (1 - recipe.momenta)).sum())
+    row = table_2018.get((printed_as.get(kind), epochs))
+    paper = "" if row is None else f"{row.accuracy:.2f} ± {row.spread:.2f}"
+    port = "" if row is None or math.isnan(row.independent) else f"{row.independent:.2f}"
+    found = np.array(list(on_digits[kind, epochs].values()))
+    here, loss = "", ""
+    if len(found):
+        here = f"{found.mean():.2f}" + (f" ± {found.std(ddof=1):.2f}" if len(found) > 1 else "")
+        loss = f"{np.mean([r['test_loss'] for r in lenet[kind, epochs].values()]):.4f}"
+    print(f"{label:20}{epochs:>6}{total:>7.0f}{paper:>14}{port:>7}{here:>14}{loss:>8}"
+          f"{len(found):>6}")
+
+# %% [markdown]
+# Twelve epochs of the cycle end a little ahead of 85 of `inv`, in four seeds of five, by a third of what the table says. The port finds 0.13.
+# (We had asked for half of the table's 0.22 before the first run was over, and so the verdict below says no. But nothing is lost by stopping after a seventh of the time.)
+# A tenth of a point is ten digits of ten thousand. The test losses tell more, and they too favor the cycle.
+#
+# But what saves the time is the rate. With the usual one nobody gets there in 12 epochs, with drops or without; and a staircase whose rate is as large as the cycle's is level with the cycle.
+# Nor is the long run as long as it looks: in the sum of $\eta/(1-\mu)$ the 12 epochs of the cycle are two thirds of the 85 of `inv`.
+#
+# To run any of these yourself: `reproduce scale super_convergence mnist-cycle-12 mnist-inv-85 --seeds 0,1,2`; twelve epochs take three minutes.
+#
+# And with R8 and four thousand digits of 16 x 16 pixels, while you wait:
 
 # %%
 if (mnist := datasets.optional("mnist", claims=("C18",))) is not None:
@@ -1128,15 +1222,30 @@ if not datasets.at_hand("mnist", claims=("C18",)):
     claims.stored("C18", because="MNIST cannot be had here.")
 else:
     ahead = {label: written["one cycle"].percent - o.percent for label, o in written.items()}
+    twelve = on_digits["cycle", 12]
+    behind = {
+        key: [twelve[n] - value for n, value in found.items() if n in twelve]
+        for key, found in on_digits.items()
+    }
     claims.settle(
         "C18",
-        in_points(f"gain over {sizes.mnist_longer} times as many steps", ahead["longer"], above(0),
-                  paper=0.22, drift=0.4),
-        in_points("gain over equally many steps", ahead["equal length"], reported(), drift=0.4),
-        over_seeds("one cycle", written["one cycle"].percent, reported(), unit="%", paper=99.25,
-                   drift=0.5),
-        qualified="With R8 and 4000 digits instead of LeNet and 60,000; paper's values from the "
-        "companion report.",
+        over_seeds("LeNet, recorded: 12 epochs of the cycle minus 85 of inv", behind["inv", 85],
+                   above(0.1), unit="points", paper=0.22),
+        over_seeds("LeNet, recorded: the cycle", list(twelve.values()), reported(), unit="%",
+                   paper=99.25),
+        over_seeds("LeNet, recorded: inv, 85 epochs", list(on_digits["inv", 85].values()), reported(),
+                   unit="%", paper=99.03),
+        *(
+            over_seeds(f"LeNet, recorded, 12 epochs: the cycle minus {label}", behind[kind, 12],
+                       reported(), unit="points")
+            for label, kind, epochs in lenet_rows if epochs == 12 and kind != "cycle"
+        ),
+        in_points(f"R8, {sizes.n_train} digits: gain over {sizes.mnist_longer} times as many steps",
+                  ahead["longer"], above(0), drift=0.4),
+        in_points("R8: gain over equally many steps", ahead["equal length"], reported(), drift=0.4),
+        note="A third of the table's gain, where half was asked for. The time is saved, by the large "
+        "rate: a staircase of 12 epochs with a rate as large is level with the cycle. Paper's values "
+        "from the companion report.",
     )
     claims.show()
 
@@ -1146,7 +1255,7 @@ else:
 # *The rival.* The order of magnitude in the title is a statement about the rival as much as about the cycle.
 # For each image, the paper's baseline has a tenth of the rate at which a staircase does well here. In 10,000 iterations it ends at 82 %, with a training loss near zero; in 80,000, as far as the rates of the cycle carry, it comes near.
 # Is it the missing warm-up? Its loss hardly moves for the first 250 iterations, but from 1,500 on it is level with the authors' log.
-# A staircase from a larger rate, with 10,000 iterations of batches of 1000, is the runner that is still missing; it stands ready as the arm `staircase-10k`, and `gentle-10k` has the warm-up.
+# A staircase from a larger rate, with 10,000 iterations of batches of 1000, is the runner that is still missing; it stands ready as the arm `staircase-10k`, and `gentle-10k` has the warm-up. On MNIST that runner has run ({ref}`sec-sc-digits`), and is level with the cycle.
 # An independent run of the authors' settings found 91.8 % for the cycle and 91.5 % for the 80,000 iterations {cite:p}`pe51k2024`.
 #
 # *Best against last.* The paper's Table 1 quotes for the baseline the highest accuracy on the way and for the cycle the final one. That favors the baseline, and hides how it ends.
@@ -1170,13 +1279,15 @@ else:
 # reproduce scale super_convergence cycle-10k constant-80k --seeds 0,1,2 --minutes 9
 # ```
 #
-# The second command can be given again and again; it goes on from its checkpoints, and puts finished arms on record. This is the record so far.
+# The second command can be given again and again; it goes on from its checkpoints, and puts finished arms on record. This is the record of ResNet-56 so far.
 
 # %% tags=["hide-input"]
-print(f"{record.machine}, {record.dates}, one seed each")
+resnet_runs = record.of(*(name for name, arm in ARMS.items() if arm.dataset == "cifar10"))
+machines = sorted({f"{run_['machine']}, {run_['date']}" for run_ in resnet_runs})
+print(f"{'; '.join(machines)}; one seed each")
 print("test accuracy in percent, with averages of 0.95 and with fresh statistics")
 print(f"{'':22}{'iterations':>11}{'paper':>8}{'0.95':>8}{'fresh':>8}{'minutes':>9}")
-for run_ in record.runs:
+for run_ in resnet_runs:
     paper = "" if run_["paper"] is None else f"{run_['paper']:.1f}"
     here = [f"{run_['accuracy'][kind]:>8.1f}" for kind in ("caffe 0.95", "estimated")]
     print(f"{run_['arm']:22}{run_['n_steps']:>11,}{paper:>8}", *here,
