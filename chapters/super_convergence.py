@@ -1230,14 +1230,14 @@ else:
     claims.settle(
         "C18",
         over_seeds("LeNet, recorded: 12 epochs of the cycle minus 85 of inv", behind["inv", 85],
-                   above(0.1), unit="points", paper=0.22),
+                   above(0.1), unit="points", paper=0.22, drift=0.005),
         over_seeds("LeNet, recorded: the cycle", list(twelve.values()), reported(), unit="%",
                    paper=99.25),
         over_seeds("LeNet, recorded: inv, 85 epochs", list(on_digits["inv", 85].values()), reported(),
                    unit="%", paper=99.03),
         *(
             over_seeds(f"LeNet, recorded, 12 epochs: the cycle minus {label}", behind[kind, 12],
-                       reported(), unit="points")
+                       reported(), unit="points", drift=0.005)
             for label, kind, epochs in lenet_rows if epochs == 12 and kind != "cycle"
         ),
         in_points(f"R8, {sizes.n_train} digits: gain over {sizes.mnist_longer} times as many steps",
