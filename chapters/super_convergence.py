@@ -1187,14 +1187,14 @@ for label, kind, epochs in lenet_rows:
           f"{len(found):>6}")
 
 # %% [markdown]
-# Twelve epochs of the cycle end a little ahead of 85 of `inv`, in four seeds of five, by a third of what the table says. The port finds 0.13.
+# Twelve epochs of the cycle end a little ahead of 85 of `inv` on average, by a third of what the table says, and not in every seed. The port finds 0.13.
 # (We had asked for half of the table's 0.22 before the first run was over, and so the verdict below says no. But nothing is lost by stopping after a seventh of the time.)
 # A tenth of a point is ten digits of ten thousand. The test losses tell more, and they too favor the cycle.
 #
 # But what saves the time is the rate. With the usual one nobody gets there in 12 epochs, with drops or without; and a staircase whose rate is as large as the cycle's is level with the cycle.
 # Nor is the long run as long as it looks: in the sum of $\eta/(1-\mu)$ the 12 epochs of the cycle are two thirds of the 85 of `inv`.
 #
-# To run any of these yourself: `reproduce scale super_convergence mnist-cycle-12 mnist-inv-85 --seeds 0,1,2`; twelve epochs take three minutes.
+# To run any of these yourself: `reproduce scale super_convergence mnist-cycle-12 mnist-inv-85 --seeds 0,1,2`.
 #
 # And with R8 and four thousand digits of 16 x 16 pixels, while you wait:
 
