@@ -22,7 +22,7 @@ from reproductions.papers.super_convergence import (
     train,
 )
 from reproductions.papers.super_convergence.published import TABLES_2018, published
-from reproductions.papers.super_convergence.scale import ARMS, Arm, run_arm, task_from
+from reproductions.papers.super_convergence.scale import ARMS, Arm, retrace, run_arm, task_from
 
 KEPT = {"2k": 0.8, "4k": 0.85, "6k": 0.9, "8k": 0.93, "10k": 0.95, "20k": 0.97}
 DIGITS = {name: arm for name, arm in ARMS.items() if name.startswith("mnist-")}
@@ -432,6 +432,27 @@ def test_losses_are_means_over_blocks_of_a_long_run(small, monkeypatch):
     assert coarse["every"] == 4
     expected = np.reshape(fine, (3, 4)).mean(1).tolist()
     assert coarse["values"] == pytest.approx(expected, abs=2e-4)
+
+
+@pytest.mark.parametrize("kind", ["small", "digits"])
+def test_a_record_can_be_retraced(kind, request):
+    task = request.getfixturevalue(kind)
+    whole = run_one(kind, 3, task)
+    every, values = whole["losses"].values()
+    n_steps = 2 * every
+    found = retrace(kind, 3, task, n_steps)
+    assert found.shape == (n_steps,)
+    assert found.view(-1, every).mean(1).tolist() == pytest.approx(values[:2], abs=2e-4)
+    # the control: another seed
+    other = retrace(kind, 4, task, n_steps).view(-1, every).mean(1).tolist()
+    assert other != pytest.approx(values[:2], abs=2e-3)
+
+
+def test_more_than_the_whole_arm_cannot_be_retraced(small):
+    with pytest.raises(ValueError, match="schedule must be as long as the run"):
+        retrace("small", 3, small, scale.ARMS["small"].n_steps + 1)
+    with pytest.raises(ValueError, match="name must be one of"):
+        retrace("smal", 3, small, 1)
 
 
 def test_a_shortened_arm(small):

@@ -21,7 +21,6 @@ from reproductions.papers.super_convergence import (
     learning_rate_estimate,
     train,
 )
-from reproductions.papers.super_convergence.training import _even_parts
 
 SPEC = ResidualSpec(blocks=(1, 1), widths=(4, 8), n_classes=3)
 LENET = LeNetSpec(size=16, channels=3, widths=(3, 4), hidden=6, n_classes=3)
@@ -318,19 +317,26 @@ def test_stacks_are_about_equal_and_none_above_its_size(monkeypatch, n, stacked,
     assert [seed for part in sorted(members) for seed in part] == list(range(n))
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
-@pytest.mark.parametrize("largest", [1, 2, 3, 7])
-def test_a_list_is_cut_evenly_and_as_often_for_every_worker(largest, workers):
-    for n in range(1, 20):
-        parts = _even_parts(list(range(n)), largest, workers)
-        assert [k for part in parts for k in part] == list(range(n))
-        sizes = [len(part) for part in parts]
-        assert 1 <= min(sizes) <= max(sizes) <= min(largest, min(sizes) + 1)
-        # but for a list in parts of one, which cannot be cut further
-        assert len(parts) % workers == 0 or len(parts) == n
-        # one part less for every worker, and some part would be too large
-        fewer = (len(parts) - 1) // workers * workers
-        assert fewer * largest < n
+def test_a_recipe_may_have_a_monitor_of_its_own():
+    own = Monitor(looks=3, n_test=10, statistics=("estimated", "torch 0.5"), lags=(1,))
+    common = Monitor(looks=2, n_test=20)
+    plain, watched = (Recipe(name, SCHEDULE, monitor=m) for name, m in (("a", None), ("b", own)))
+    found = fit([plain, watched], (1, 2), monitor=common, stacked=4)
+    for recipe, monitor in ((plain, common), (watched, own)):
+        alone = fit(dataclasses.replace(recipe, monitor=None), (1, 2), monitor=monitor)
+        same(found[recipe.label], alone)
+        assert tuple(found[recipe.label].curves) == monitor.statistics
+    # the control: one is looked at more often, and in other ways
+    assert found["a"].steps.tolist() != found["b"].steps.tolist()
+    assert (len(found["a"].estimates), len(found["b"].estimates)) == (0, 1)
+
+
+def test_statistics_of_a_recipe_must_fit_the_network():
+    wrong = Recipe("a", SCHEDULE, monitor=Monitor(statistics=("none",)))
+    with pytest.raises(ValueError, match="statistics of a ResidualSpec must be"):
+        fit(wrong)
+    with pytest.raises(ValueError, match="statistics of a LeNetSpec must be none"):
+        fit(Recipe("a", SCHEDULE, monitor=Monitor()), task=LARGER, spec=LENET)
 
 
 def test_the_longest_runs_begin_first(monkeypatch):

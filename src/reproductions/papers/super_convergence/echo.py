@@ -55,7 +55,7 @@ def quadratic_error(generator: torch.Generator, *, momentum: float = 0.0) -> flo
 def noise_checks(generator: torch.Generator) -> Iterator[tuple[float, int, float]]:
     """(momentum, lag, simulated over predicted ratio) for the settings the chapter quotes."""
     for momentum, lag in ((0.0, 1), (0.9, 1), (0.9, 10), (0.95, 1)):
-        simulated = noise_ratio(momentum, lag, n_weights=50_000, n_steps=600, generator=generator)
+        simulated = noise_ratio(momentum, lag, n_weights=20_000, n_steps=600, generator=generator)
         yield momentum, lag, float(simulated / estimate_under_noise(momentum, lag))
 
 

@@ -96,6 +96,25 @@ class Arm:
             spared=self.spared,
         )
 
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """Kinds of batch-norm statistics that an evaluation takes."""
+        if isinstance(self.spec, LeNetSpec):
+            return ("none",)
+        kinds = (f"caffe {self.averaging:g}", "estimated", "caffe 0.95", "caffe 0.999")
+        return tuple(dict.fromkeys(kinds))
+
+    def program(self, device: torch.device) -> dict[str, Any]:
+        """Options of ``train`` that say how a step is computed."""
+        mixed = device.type == "cuda" and not isinstance(self.spec, LeNetSpec)
+        return {
+            "spec": self.spec,
+            "batch_size": self.batch_size,
+            "group_size": self.group_size,
+            "flips": self.flips,
+            "compute_dtype": torch.bfloat16 if mixed else None,
+        }
+
 
 def _cycle(high: float = 3.0) -> Callable[[int], torch.Tensor]:
     return lambda n: triangular(n, 0.1, high)
@@ -271,14 +290,10 @@ def run_arm(
         task, test_images=task.test_images[:n_test], test_labels=task.test_labels[:n_test]
     )
     cuda = task.device.type == "cuda"
-    kinds = (f"caffe {arm.averaging:g}", "estimated", "caffe 0.95", "caffe 0.999")
-    compute_dtype = torch.bfloat16 if cuda else None
-    if isinstance(arm.spec, LeNetSpec):
-        kinds, compute_dtype = ("none",), None
     monitor = Monitor(
         looks=arm.looks,
         n_test=n_test,
-        statistics=tuple(dict.fromkeys(kinds)),
+        statistics=arm.statistics,
         lags=arm.lags,
         n_losses=min(n_test, arm.n_train),
     )
@@ -289,12 +304,8 @@ def run_arm(
         task,
         [recipe],
         seeds,
-        spec=arm.spec,
-        batch_size=arm.batch_size,
-        group_size=arm.group_size,
-        flips=arm.flips,
+        **arm.program(task.device),
         monitor=monitor,
-        compute_dtype=compute_dtype,
         stacked=len(seeds),
         workers=1,
         folder=folder,
@@ -302,6 +313,32 @@ def run_arm(
         progress=progress,
     )[name]
     return [_record(outcome, arm, place, n_test, cuda) for place in range(len(seeds))]
+
+
+def retrace(name: str, seed: int, task: Task, n_steps: int) -> torch.Tensor:
+    """Losses of the first iterations of an arm, (n_steps,): what a record of it must begin with.
+
+    Args:
+        name: key of ``ARMS``.
+        seed: of initial weights and order.
+        task: the data set of the arm, all of it.
+        n_steps: iterations, as many as the arm has at most.
+
+    Raises:
+        ValueError: an unknown arm, more iterations than it has.
+    """
+    arm = ARMS[choice("name", name, ARMS)]
+    recipe = arm.recipe(name, n_train=min(arm.n_train, len(task.train_labels)))
+    few = slice(TRIAL_IMAGES)
+    outcome = train(
+        replace(task, test_images=task.test_images[few], test_labels=task.test_labels[few]),
+        [replace(recipe, n_steps=n_steps)],
+        [seed],
+        **arm.program(task.device),
+        monitor=Monitor(statistics=arm.statistics[:1], n_losses=TRIAL_IMAGES),
+        workers=1,
+    )[name]
+    return outcome.losses[0]
 
 
 def _record(outcome: Outcome, arm: Arm, place: int, n_test: int, cuda: bool) -> dict[str, Any]:

@@ -25,7 +25,6 @@ class Sizes:
         n_looked: test images of such a look.
         estimate_steps: steps of the learning-rate estimates.
         pool: pixels are averaged over squares of this side.
-        mnist_longer: the long baseline on MNIST takes so many times N.
         stacked: networks in one batched program.
     """
 
@@ -42,7 +41,6 @@ class Sizes:
     n_looked: int
     estimate_steps: int
     pool: int
-    mnist_longer: int
     stacked: int
 
 
@@ -61,7 +59,6 @@ SIZES = {
         n_looked=200,
         estimate_steps=60,
         pool=2,
-        mnist_longer=2,
         stacked=3,
     ),
     "cpu": Sizes(
@@ -74,11 +71,10 @@ SIZES = {
         longer_few=2,
         lengths=(4, 2),
         n_seeds=3,
-        looks=10,
+        looks=8,
         n_looked=500,
         estimate_steps=150,
         pool=2,
-        mnist_longer=2,
         stacked=3,
     ),
     "paper": Sizes(
@@ -95,7 +91,6 @@ SIZES = {
         n_looked=10_000,
         estimate_steps=1000,
         pool=2,
-        mnist_longer=8,
         stacked=60,
     ),
 }

@@ -10,9 +10,8 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -29,11 +28,10 @@ from reproductions.kernels.replica import (
 
 from .batches import Batches
 from .estimate import RateEstimator
+from .sharing import share_out
 from .tasks import Task
 
 __all__ = ["STATISTICS", "Monitor", "Outcome", "Paused", "Recipe", "Stack", "train"]
-
-T = TypeVar("T")
 
 #: ways to normalize in evaluation: running averages as Caffe and as PyTorch keep them, means over
 #: the training set with the weights as they are, and not at all, for networks without
@@ -65,6 +63,7 @@ class Recipe:
             ``adam``, ``adagrad``, ``adadelta``, with PyTorch's defaults and no use of ``momentum``.
         n_train: train on the first so many images; None takes all.
         n_steps: length of the run; None takes the whole schedule.
+        monitor: what to measure on the way; None leaves that to ``train``.
 
     Raises:
         ValueError: a negative rate, a schedule shorter than the run, a momentum outside [0, 1).
@@ -78,6 +77,7 @@ class Recipe:
     n_train: int | None = None
     n_steps: int | None = None
     spared: tuple[str, ...] = ("conv bias",)
+    monitor: Monitor | None = None
 
     def __post_init__(self) -> None:
         schedule = within("schedule", self.schedule, 0)
@@ -519,7 +519,7 @@ def train(
         batch_size: images of a step.
         group_size: images of a ghost batch; None takes the whole batch.
         flips: mirror every image with probability 1/2.
-        monitor: what to measure; by default the end only.
+        monitor: what to measure where a recipe does not say; by default the end only.
         compute_dtype: dtype of a residual network's activations, such as bfloat16 on a GPU.
         stacked: replicas in one program, at most; fewer where that keeps all workers busy.
         workers: stacks at a time on the CPU.
@@ -543,35 +543,33 @@ def train(
         raise ValueError("seeds must name at least one seed, got none")
     positive_integer("stacked", stacked)
     positive_integer("workers", workers)
-    for kind in monitor.statistics:
-        _fitting(spec, kind)
     for recipe in recipes:
+        for kind in (recipe.monitor or monitor).statistics:
+            _fitting(spec, kind)
         if recipe.n_train is not None:
             task.first(recipe.n_train)
     members = [(recipe, int(seed)) for recipe in recipes for seed in seeds]
-    alike: dict[tuple[int, str], list[tuple[Recipe, int]]] = {}
-    for member in members:
-        alike.setdefault((member[0].length, member[0].form), []).append(member)
+    alike: dict[tuple[int, str, Monitor], list[tuple[Recipe, int]]] = {}
+    for recipe, seed in members:
+        key = recipe.length, recipe.form, recipe.monitor or monitor
+        alike.setdefault(key, []).append((recipe, seed))
     workers = workers if task.device.type == "cpu" else 1
-    # the longest first, so that no worker waits long for the last one
-    chunks = [
-        part
-        for _, group in sorted(alike.items(), key=lambda item: item[0], reverse=True)
-        for part in _even_parts(group, stacked, workers)
-    ]
+    groups = [(length, group) for (length, *_), group in alike.items()]
+    chunks = share_out(groups, largest=stacked, workers=workers)
 
     def run(chunk: list[tuple[Recipe, int]]) -> dict[str, Any]:
+        measured = chunk[0][0].monitor or monitor
         stack = Stack(
             task,
             spec,
             chunk,
             batch_size,
             group_size,
-            monitor.averaging,
+            measured.averaging,
             flips,
             compute_dtype,
         )
-        return _run(stack, monitor, folder, deadline, progress)
+        return _run(stack, measured, folder, deadline, progress)
 
     if workers == 1 or len(chunks) == 1:
         found = [run(chunk) for chunk in chunks]
@@ -579,15 +577,6 @@ def train(
         with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             found = list(pool.map(run, chunks))
     return _outcomes(recipes, tuple(int(seed) for seed in seeds), chunks, found)
-
-
-def _even_parts(group: list[T], largest: int, workers: int) -> list[list[T]]:
-    """Cut a list into parts of nearly equal length, none above a size, as many for each worker."""
-    n_parts = -(-len(group) // largest)
-    n_parts = min(-(-n_parts // workers) * workers, len(group))
-    size, rest = divmod(len(group), n_parts)
-    ends = [k * size + min(k, rest) for k in range(n_parts + 1)]
-    return [group[a:b] for a, b in pairwise(ends)]
 
 
 def _run(stack, monitor, folder, deadline, progress) -> dict[str, Any]:
