@@ -1,4 +1,5 @@
 import math
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -380,3 +381,19 @@ def test_noise_that_sums_to_zero_over_an_epoch_lowers_the_ratio():
     assert ratio(0.9, 1, 200) == pytest.approx(ratio(0.9, 1, None), rel=0.08)
     with pytest.raises(ValueError, match="epoch"):
         ratio(0.9, 1, 1)
+
+
+@pytest.mark.parametrize("estimate", [learning_rate_estimate, partial(secant_rate, momentum=0.9)])
+def test_weights_that_change_their_shape_are_refused(estimate):
+    path = [torch.zeros(2), torch.ones(2), torch.ones(1)]
+    with pytest.raises(ValueError, match=r"weight vectors of shape \(2,\), got \(1,\)"):
+        estimate(path, learning_rate=0.1)
+    with pytest.raises(ValueError, match=r"weight vectors of shape \(..., n_weights\), got \(\)"):
+        estimate([torch.tensor(k) for k in (1.0, 2.0, 4.0)], learning_rate=0.1)
+
+
+@pytest.mark.parametrize("estimate", [learning_rate_estimate, partial(secant_rate, momentum=0.9)])
+def test_trajectories_of_numpy_are_those_of_torch(estimate):
+    path = [torch.tensor([1.0, 2.0]) * k**2 for k in range(1, 5)]
+    found = estimate([theta.numpy() for theta in path], learning_rate=0.1)
+    assert found.tolist() == estimate(path, learning_rate=0.1).tolist()

@@ -217,6 +217,7 @@ def test_the_shortest_schedules_are_finite_and_in_range(n_steps):
         (lambda: piecewise_constant(10, 1.0, (0.7, 0.5)), r"drops must increase in \(0, 1\)"),
         (lambda: piecewise_constant(10, 1.0, (0.5, 1.0)), "drops must increase"),
         (lambda: piecewise_constant(10, 1.0, (0.5, 0.5)), "drops must increase"),
+        (lambda: piecewise_constant(10, 1.0, 0.5), r"drops must be a sequence .* got 0\.5"),
         (lambda: inverse_decay(0, 1.0), "n_steps must be an integer of at least 1, got 0"),
         (lambda: inverse_decay(10, -1.0), "rate must be at least 0, got -1"),
         (lambda: inverse_decay(10, 1.0, gamma=-1e-4), "gamma must be at least 0, got -0.0001"),

@@ -183,12 +183,14 @@ def learning_rate_estimate(
         (n_estimates, ...), float64, one for each pair of neighboring increments.
 
     Raises:
-        ValueError: for fewer than 2 lag updates, rates of wrong shape or number, or a lag below 1.
+        ValueError: for fewer than 2 lag updates, weights that change their shape, rates of wrong
+            shape or number, or a lag below 1.
     """
     estimator = RateEstimator(lag=lag)
     rate_at = None
     snapshot, n = None, -1
     for n, theta in enumerate(trajectory):
+        theta = _weights(theta, snapshot)
         if rate_at is None:
             rate_at = _rates(learning_rate, theta.shape[:-1])
         if n % lag:
@@ -238,7 +240,7 @@ def secant_rate(
     estimates = []
     theta = step = scaled_step = gradient = rate_at = None
     for n, after in enumerate(trajectory):
-        after = after.detach().to(torch.float64, copy=True)
+        after = _weights(after, theta).detach().to(torch.float64, copy=True)
         if n == 0:
             theta, step, scaled_step = after, torch.zeros_like(after), torch.zeros_like(after)
             rate_at = _rates(learning_rate, after.shape[:-1], positive=True)
@@ -442,6 +444,17 @@ def noise_estimate_curve(
 
 def _normal(n: int, generator: torch.Generator) -> torch.Tensor:
     return torch.randn(n, generator=generator, dtype=torch.float64, device=generator.device)
+
+
+def _weights(theta: torch.Tensor, earlier: torch.Tensor | None) -> torch.Tensor:
+    """One snapshot of a trajectory, of the shape of those before it."""
+    theta = torch.as_tensor(theta)
+    if theta.ndim == 0 or (earlier is not None and theta.shape != earlier.shape):
+        wanted = "(..., n_weights)" if earlier is None else str(tuple(earlier.shape))
+        raise ValueError(
+            f"trajectory must hold weight vectors of shape {wanted}, got {tuple(theta.shape)}"
+        )
+    return theta
 
 
 def _momentum(momentum: torch.Tensor | float) -> torch.Tensor:

@@ -9,7 +9,7 @@ a value "at the end" reaches it at t = n_steps, one step after its last entry.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -115,6 +115,8 @@ def piecewise_constant(
     """
     positive_integer("n_steps", n_steps)
     rate, factor = _number("rate", rate), _number("factor", factor)
+    if not isinstance(drops, Iterable):
+        raise ValueError(f"drops must be a sequence of shares such as (0.5, 0.75), got {drops!r}")
     shares = [_number("drops", drop) for drop in drops]
     if any(not a < b for a, b in zip([0.0, *shares], [*shares, 1.0], strict=True)):
         raise ValueError(f"drops must increase in (0, 1), got {tuple(shares)}")

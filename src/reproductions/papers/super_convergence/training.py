@@ -66,7 +66,8 @@ class Recipe:
         monitor: what to measure on the way; None leaves that to ``train``.
 
     Raises:
-        ValueError: a negative rate, a schedule shorter than the run, a momentum outside [0, 1).
+        ValueError: a negative rate, a schedule shorter than the run, a momentum outside [0, 1) or
+            of another length, a weight decay that is no number of at least 0, n_train below 1.
     """
 
     label: str
@@ -92,14 +93,17 @@ class Recipe:
                 f"got {len(schedule)} rates"
             )
         choice("form", self.form, (*MOMENTUM_FORMS, *ADAPTIVE))
-        within("weight_decay", self.weight_decay, 0)
+        if within("weight_decay", self.weight_decay, 0).dim():
+            raise ValueError(f"weight_decay must be one number, got {self.weight_decay}")
+        if self.n_train is not None:
+            positive_integer("n_train", self.n_train)
         momentum = within("momentum", self.momentum, 0, 1)
         if bool((momentum == 1).any()):
             raise ValueError("momentum must be below 1, got 1")
-        if momentum.dim() and len(momentum) < self.length:
+        if momentum.dim() > 1 or (momentum.dim() and len(momentum) < self.length):
             raise ValueError(
                 f"momentum must be a number or one for each of {self.length} steps, "
-                f"got {len(momentum)}"
+                f"got shape {tuple(momentum.shape)}"
             )
 
     @property
@@ -182,6 +186,9 @@ def _fraction(kind: str) -> float | None:
 class Outcome:
     """What came of one recipe, one row a seed.
 
+    A network that diverged is a result: its step is noted, it classifies nothing (accuracy 0), and
+    its losses and its gap are infinite. No accuracy, final loss or gap is NaN.
+
     Attributes:
         recipe: the recipe.
         seeds: the seeds.
@@ -230,7 +237,8 @@ class Outcome:
     @property
     def gap(self) -> torch.Tensor:
         """Generalization gap, test loss minus training loss, (seeds,)."""
-        return self.test_loss - self.train_loss
+        gap = self.test_loss - self.train_loss
+        return torch.where(gap.isnan(), torch.inf, gap)
 
 
 class Paused(Exception):  # noqa: N818, reads as what it is
@@ -396,7 +404,8 @@ class Stack:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Accuracy and mean loss (replicas,) on test images, or on the first training images.
 
-        Training images are those that every member trains on, ``n_train`` at most.
+        Training images are those that every member trains on, ``n_train`` at most. Logits that
+        are no numbers classify nothing: they count as wrong, with an infinite loss.
         """
         statistics = self.statistics(kind)
         if n_train:
@@ -409,10 +418,11 @@ class Stack:
         for start in range(0, len(labels), EVALUATION_BATCH):
             y = labels[start : start + EVALUATION_BATCH]
             logits = self.network.logits(images[start : start + EVALUATION_BATCH], statistics)
-            right += (logits.argmax(-1) == y).sum(1)
+            right += ((logits.argmax(-1) == y) & logits.isfinite().all(-1)).sum(1)
             flat = functional.cross_entropy(
                 logits.flatten(0, 1), y.expand(len(logits), -1).flatten(), reduction="none"
             )
+            flat = torch.where(flat.isnan(), torch.inf, flat)
             loss += flat.view(len(logits), -1).sum(1)
         return (right / len(labels)).cpu(), (loss / len(labels)).cpu()
 
@@ -541,6 +551,9 @@ def train(
         raise ValueError(f"recipes must have different labels, got {labels}")
     if not len(seeds):
         raise ValueError("seeds must name at least one seed, got none")
+    for seed in seeds:
+        if isinstance(seed, bool) or not float(seed).is_integer():
+            raise ValueError(f"seeds must be integers, got {seed!r}")
     positive_integer("stacked", stacked)
     positive_integer("workers", workers)
     for recipe in recipes:
