@@ -19,6 +19,8 @@ from reproductions.papers.super_convergence import (
     board,
     echo,
     noise_checks,
+    noise_estimate_curve,
+    over_noise,
     quadratic_error,
     rate_in_use,
     relative_estimate,
@@ -88,6 +90,21 @@ def test_relative_estimates_divide_every_seed_by_the_rate():
             expected = outcome.estimates[1][i, seed].item() / rate
             assert found[1][i, seed].item() == pytest.approx(expected, rel=1e-12)
     assert found[3].shape == (1, 3)
+
+
+def test_over_noise_divides_by_the_curve_of_the_runs_own_schedule_and_momentum():
+    task = random_task()
+    momentum = torch.linspace(0.2, 0.9, len(RATES), dtype=torch.float64)
+    recipe = Recipe("a", torch.tensor(RATES, dtype=torch.float64), momentum=momentum)
+    options = {"spec": SPEC, "batch_size": 8, "workers": 1}
+    outcome = train(task, [recipe], (1, 2), monitor=Monitor(lags=(1, 2)), **options)["a"]
+    for lag in (1, 2):
+        alone = noise_estimate_curve(RATES, momentum, lag)
+        found = over_noise(outcome, lag)
+        assert found.shape == (len(alone), 2)
+        torch.testing.assert_close(found * alone[:, None], outcome.estimates[lag].double())
+    # the control: with another momentum it is another curve
+    assert not torch.allclose(noise_estimate_curve(RATES, 0.9, 2), alone, rtol=0.01)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])

@@ -4,7 +4,14 @@ from reproductions.kernels.replica import momentum_step
 
 from . import published
 from .batches import Batches
-from .echo import board, noise_checks, quadratic_error, rate_in_use, relative_estimate
+from .echo import (
+    board,
+    noise_checks,
+    over_noise,
+    quadratic_error,
+    rate_in_use,
+    relative_estimate,
+)
 from .estimate import (
     RateEstimator,
     estimate_under_noise,
@@ -60,6 +67,7 @@ __all__ = [
     "noise_estimate_curve",
     "noise_ratio",
     "one_cycle",
+    "over_noise",
     "piecewise_constant",
     "published",
     "quadratic_error",

@@ -7,10 +7,22 @@ from typing import Any
 
 import torch
 
-from .estimate import estimate_under_noise, learning_rate_estimate, noise_ratio
+from .estimate import (
+    estimate_under_noise,
+    learning_rate_estimate,
+    noise_estimate_curve,
+    noise_ratio,
+)
 from .training import Outcome
 
-__all__ = ["board", "noise_checks", "quadratic_error", "rate_in_use", "relative_estimate"]
+__all__ = [
+    "board",
+    "noise_checks",
+    "over_noise",
+    "quadratic_error",
+    "rate_in_use",
+    "relative_estimate",
+]
 
 
 def rate_in_use(outcome: Outcome, lag: int) -> torch.Tensor:
@@ -25,6 +37,12 @@ def relative_estimate(outcome: Outcome) -> dict[int, torch.Tensor]:
         lag: found.double() / rate_in_use(outcome, lag)[:, None]
         for lag, found in outcome.estimates.items()
     }
+
+
+def over_noise(outcome: Outcome, lag: int) -> torch.Tensor:
+    """Estimates over what noise alone gives in Caffe's form, float64 (n_estimates, seeds)."""
+    alone = noise_estimate_curve(outcome.recipe.rates, outcome.recipe.momenta, lag)
+    return outcome.estimates[lag].double() / alone.to(outcome.estimates[lag].device)[:, None]
 
 
 def quadratic_error(generator: torch.Generator, *, momentum: float = 0.0) -> float:
